@@ -1,0 +1,1 @@
+"""Prepared rows in, padded tensors in a reproducible order out."""

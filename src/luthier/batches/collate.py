@@ -1,0 +1,72 @@
+"""Rows of different length in, one padded batch out: the last mile before the model.
+
+Works as a DataLoader's `collate_fn` and as the Hugging Face Trainer's `data_collator`. Labels are
+aligned with the inputs here and in the rows; the shift by one happens once, in the loss. Shape
+suffixes: B rows, L the longest row of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from luthier.contracts.rows import IGNORE_INDEX
+
+
+def causal_lm_collate(
+    batch: Sequence[Mapping[str, Any]], pad_id: int, label_pad_id: int = IGNORE_INDEX
+) -> dict[str, torch.Tensor]:
+    """Pad rows on the right to the longest of them.
+
+    The attention mask comes from the rows' lengths, never from comparing ids with `pad_id`, so a
+    pad token that is also the end token does no harm.
+
+    Args:
+        batch: Rows with `input_ids` and `labels`, and optionally `loss_weights` and
+            `position_ids`, which all rows of a batch have or none.
+        pad_id: Fills `input_ids`.
+        label_pad_id: Fills `labels`: cross-entropy leaves these positions out.
+
+    Returns:
+        `input_ids_BL`, `labels_BL` (int64), `attention_mask_BL` (int64, 1 where a token is), and
+        where the rows have them `loss_weights_BL` (float32) and `position_ids_BL` (int64).
+
+    Raises:
+        ValueError: The batch is empty, or a row's labels and inputs differ in length.
+    """
+    if not batch:
+        raise ValueError("a batch needs at least one row")
+    for row in batch:
+        if len(row["labels"]) != len(row["input_ids"]):
+            raise ValueError("labels and input_ids of a row must have the same length")
+    padded = {
+        "input_ids": _pad([row["input_ids"] for row in batch], torch.int64, pad_id),
+        "labels": _pad([row["labels"] for row in batch], torch.int64, label_pad_id),
+        "attention_mask": _pad([[1] * len(row["input_ids"]) for row in batch], torch.int64, 0),
+    }
+    if "loss_weights" in batch[0]:
+        weights = [row["loss_weights"] for row in batch]
+        padded["loss_weights"] = _pad(weights, torch.float32, 0.0)
+    if "position_ids" in batch[0]:
+        padded["position_ids"] = _pad([row["position_ids"] for row in batch], torch.int64, 0)
+    return padded
+
+
+@dataclass(frozen=True, slots=True)
+class CausalLMCollator:
+    """`causal_lm_collate` with its pad id, as an object that loader workers can be sent."""
+
+    pad_id: int
+
+    def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad one batch; see `causal_lm_collate`."""
+        return causal_lm_collate(batch, self.pad_id)
+
+
+def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, value: float) -> torch.Tensor:
+    tensors = [torch.tensor(row, dtype=dtype) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value)

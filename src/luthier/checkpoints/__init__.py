@@ -1,0 +1,1 @@
+"""Sealed folders from which a run goes on: write, verify, load, retain."""

@@ -1,0 +1,187 @@
+"""The checkpoints of one run: write, find, load, retain.
+
+A checkpoint is written to a staging folder, sealed by a manifest, flushed and renamed. `newest`
+and `best` are found through the manifests, by step, never by file time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.checkpoints.manifest import read_manifest, seal, verify
+from luthier.checkpoints.state import load_optimizer, load_random, save_optimizer, save_random
+from luthier.contracts.training import BatchSource, Progress
+from luthier.core.errors import RunError
+from luthier.core.files import STAGING_PREFIX, staged_folder, write_json
+from luthier.core.units import format_bytes
+
+FOLDER = "checkpoints"
+MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The parts of a run whose state a checkpoint holds, beside the model.
+
+    Attributes:
+        fingerprint: Hashes of the settings and data that the run's mathematics depend on.
+    """
+
+    optimizer: torch.optim.Optimizer
+    batches: BatchSource
+    scaler: torch.amp.GradScaler | None
+    fingerprint: Mapping[str, str]
+
+
+class CheckpointStore:
+    """Writes the checkpoints of a run; implements `CheckpointSink`."""
+
+    def __init__(
+        self,
+        run_folder: Path,
+        state: RunState,
+        write_model: Callable[[Path], None],
+        save_total_limit: int | None,
+    ) -> None:
+        """Remember what to write.
+
+        Args:
+            run_folder: The run's output folder.
+            state: What is saved beside the model.
+            write_model: Writes model or adapter so that transformers or peft open the folder.
+            save_total_limit: How many checkpoints are kept; None for all.
+        """
+        self._folder = run_folder / FOLDER
+        self._state = state
+        self._write_model = write_model
+        self._limit = save_total_limit
+
+    def save(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+        """Write and seal a checkpoint, then remove those that the limit does not keep.
+
+        Raises:
+            RunError: The disk is full; earlier checkpoints are as they were.
+        """
+        target = self._folder / f"step-{progress.step:06d}"
+        try:
+            with staged_folder(target) as staging:
+                self._write_model(staging / MODEL)
+                save_optimizer(self._state.optimizer, staging)
+                save_random(staging)
+                scaler = self._state.scaler.state_dict() if self._state.scaler else None
+                write_json(
+                    staging / "state.json",
+                    {
+                        "progress": asdict(progress),
+                        "batches": self._state.batches.get_state(),
+                        "scaler": scaler,
+                    },
+                )
+                facts = {"step": progress.step, "metrics": dict(metrics)}
+                seal(staging, facts | {"fingerprint": dict(self._state.fingerprint)})
+        except OSError as error:
+            raise _explain(error, self._folder) from error
+        self._retain()
+        return str(target)
+
+    def load(self, folder: Path, progress: Progress) -> None:
+        """Bring optimiser, batches, scaler, random generators and progress to a checkpoint.
+
+        Args:
+            folder: A verified checkpoint; its model is loaded by the caller.
+            progress: Changed in place; `num_steps` stays as it is.
+        """
+        saved = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        load_optimizer(self._state.optimizer, folder)
+        load_random(folder)
+        self._state.batches.set_state(saved["batches"])
+        if self._state.scaler is not None and saved["scaler"] is not None:
+            self._state.scaler.load_state_dict(saved["scaler"])
+        for name, value in saved["progress"].items():
+            if name != "num_steps":
+                setattr(progress, name, value)
+
+    def _retain(self) -> None:
+        if self._limit is None:
+            return
+        found = list_checkpoints(self._folder.parent)
+        keep = set(found[-self._limit :])
+        best = best_checkpoint(found)
+        if best is not None and best not in keep:
+            keep.add(best)
+            if self._limit > 1:
+                # The best takes one of the places; the newest always keeps its own.
+                keep.discard(found[-self._limit])
+        for folder in found:
+            if folder not in keep:
+                _remove(folder)
+
+
+def list_checkpoints(run_folder: Path) -> list[Path]:
+    """Return the sealed checkpoints of a run, by step, oldest first. Contents are not verified."""
+    folder = run_folder / FOLDER
+    if not folder.is_dir():
+        return []
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("step-*"):
+        try:
+            found.append((int(read_manifest(path)["step"]), path))
+        except RunError:
+            continue  # Not sealed or damaged: it is no checkpoint. `newest_good` says so.
+    return [path for _, path in sorted(found)]
+
+
+def best_checkpoint(found: list[Path]) -> Path | None:
+    """Return the checkpoint with the lowest validation loss, if any was evaluated."""
+    losses: list[tuple[float, Path]] = []
+    for path in found:
+        loss = read_manifest(path)["metrics"].get("eval_loss")
+        if loss is not None:
+            losses.append((loss, path))
+    return min(losses)[1] if losses else None
+
+
+def newest_good(run_folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint whose every file verifies, and what is wrong with newer ones."""
+    problems: list[str] = []
+    folder = run_folder / FOLDER
+    names = sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+    for path in names:
+        try:
+            verify(path)
+            return path, problems
+        except RunError as error:
+            problems.append(f"{path.name}: {error.problem}")
+    return None, problems
+
+
+def remove_staging(run_folder: Path) -> None:
+    """Remove what a killed run left unfinished."""
+    for path in (run_folder / FOLDER).glob(f"{STAGING_PREFIX}*"):
+        shutil.rmtree(path)
+
+
+def _remove(folder: Path) -> None:
+    # Renamed first: a kill in the middle leaves no folder that looks like a checkpoint.
+    doomed = folder.with_name(f"{STAGING_PREFIX}{folder.name}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _explain(error: OSError, folder: Path) -> RunError:
+    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    return RunError(
+        f"the checkpoint could not be written: {error.strerror or error} "
+        f"({format_bytes(free)} free)",
+        where=str(folder),
+        mend="Make room and go on with --resume_from_checkpoint: earlier checkpoints are intact.",
+    )
+
+

@@ -1,0 +1,185 @@
+"""The screen of a training run: a calm progress line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from luthier.core.units import format_bytes, format_count, format_seconds, format_share
+
+if TYPE_CHECKING:
+    import torch
+
+    from luthier.contracts.notice import Notice
+    from luthier.contracts.training import Progress as RunProgress
+    from luthier.contracts.training import StepRecord
+    from luthier.dataset.prepare import Prepared
+    from luthier.engine.precision import Precision
+    from luthier.models.adapters import ParameterCount
+
+
+class TrainScreen:
+    """Draws a run; implements `Screen`. A context: leaving it takes the progress line away."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._latest: dict[str, float] = {}
+
+    def __enter__(self) -> TrainScreen:
+        """Nothing is drawn before there is something to draw."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the progress line away, so that an error stands alone."""
+        self._close()
+
+    def say(self, line: str) -> None:
+        """Print what is being done, in grey."""
+        self._console.print(Text(line, style="dim"))
+
+    def notice(self, notice: Notice) -> None:
+        """Print a substitution or warning in one line."""
+        self._console.print(Text.assemble(("note  ", "yellow"), str(notice)))
+
+    def stopping(self, signal_name: str) -> None:
+        """Say that a signal arrived and what happens now."""
+        self.say(f"{signal_name}: writing a checkpoint after this step. Once more stops at once.")
+
+    def data(self, prepared: Prepared) -> None:
+        """Print the counts of the prepared data in a few lines."""
+        splits = prepared.manifest["splits"]
+        for name, split in splits.items():
+            share = format_share(split["supervised_tokens"], split["tokens"])
+            self._console.print(
+                f"[bold]{name:5}[/] {split['rows']:,} rows, {format_count(split['tokens'])} tokens, "
+                f"{share} of them taught, longest {split['max_length']:,}"
+            )
+        dropped = prepared.manifest["dropped"]
+        if dropped:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items())
+            self._console.print(
+                f"[yellow]left out[/] {sum(dropped.values()):,} rows: {reasons} "
+                f"({prepared.folder / 'rejected.jsonl'})"
+            )
+        if prepared.manifest["rows_cut"]:
+            self._console.print(f"[yellow]cut[/] {prepared.manifest['rows_cut']:,} long rows")
+
+    def model(self, parameters: ParameterCount, device: torch.device, precision: Precision) -> None:
+        """Print what is trained, where, and how."""
+        share = format_share(parameters.trained, parameters.total)
+        self._console.print(
+            f"[bold]model[/] {format_count(parameters.total)} parameters, "
+            f"{format_count(parameters.trained)} of them trained ({share}), "
+            f"{precision.name} on {device}"
+        )
+
+    def on_start(self, progress: RunProgress) -> None:
+        """Open the progress line."""
+        if progress.step:
+            self.say(f"Going on after step {progress.step}")
+        if not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            _Metrics(),
+            TimeElapsedColumn(),
+            _Remaining(),
+            console=self._console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._bar.add_task("train", total=progress.num_steps, completed=progress.step, metrics="")
+        self._bar.start()
+
+    def on_step(self, record: StepRecord) -> None:
+        """Move the progress line on."""
+        self._latest.update(record.metrics)
+        if self._bar is not None:
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=record.step,
+                metrics=_short(self._latest),
+                description=f"epoch {record.epoch:.2f}",
+            )
+
+    def on_log(self, record: StepRecord) -> None:
+        """Print a line of the log where there is no progress line."""
+        self._latest.update(record.metrics)
+        if self._bar is None:
+            self._console.print(
+                f"step {record.step:5}  epoch {record.epoch:5.2f}  {_long(record.metrics)}"
+            )
+
+    def on_evaluation(self, record: StepRecord) -> None:
+        """Print the validation metrics; they stay on the screen."""
+        metrics = record.metrics
+        self._console.print(
+            f"step {record.step:5}  epoch {record.epoch:5.2f}  "
+            f"[green]validation loss {metrics['eval_loss']:.4f}[/]  "
+            f"perplexity {metrics['eval_perplexity']:.2f}  "
+            f"token accuracy {100 * metrics['eval_token_accuracy']:.1f} %  "
+            f"({format_seconds(metrics['eval_seconds'])})"
+        )
+
+    def on_checkpoint(self, step: int, path: str) -> None:
+        """Say where the checkpoint lies."""
+        self.say(f"step {step:5}  checkpoint {path}")
+
+    def on_end(self, progress: RunProgress) -> None:
+        """Close the progress line."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _Metrics(ProgressColumn):
+    """The newest metrics, as the screen formatted them."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields["metrics"]), style="cyan")
+
+
+class _Remaining(ProgressColumn):
+    """The time that is left, by the mean time of the steps so far."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text(f"{format_seconds(left)} left" if left is not None else "", style="dim")
+
+
+def _short(metrics: Mapping[str, float]) -> str:
+    parts = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
+    if "tokens_per_second" in metrics:
+        parts += [
+            f"lr {metrics['learning_rate']:.1e}",
+            f"grad {metrics['grad_norm']:.2f}",
+            f"{format_count(metrics['tokens_per_second'])} tok/s",
+            format_bytes(metrics["memory_bytes"]),
+        ]
+    return " · ".join(parts)
+
+
+def _long(metrics: Mapping[str, float]) -> str:
+    parts = [f"loss {metrics['loss']:.4f}", f"lr {metrics['learning_rate']:.2e}"]
+    if "grad_norm" in metrics:
+        parts.append(f"grad norm {metrics['grad_norm']:.3f}")
+    if "tokens_per_second" in metrics:
+        parts.append(f"{format_count(metrics['tokens_per_second'])} tokens/s")
+    parts.append(format_bytes(metrics["memory_bytes"]))
+    return "  ".join(parts)

@@ -1,0 +1,134 @@
+"""The `luthier` command: which commands there are, and how an error looks.
+
+Commands import what they need when they run, so that `--help` and a typo are answered at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from luthier import __version__
+from luthier.core.errors import LuthierError
+
+app = typer.Typer(
+    name="luthier",
+    help="Fine-tune language models: raw text in, a verified model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+# These commands take every setting as a flag; `recipes.config_flags` reads them.
+_SETTINGS_AS_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
+_METAVAR = "Arguments: [CONFIG] [--SETTING VALUE]...  `luthier config` lists all settings."
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Fine-tune language models: raw text in, a verified model out."""
+    if version:
+        typer.echo(f"luthier {__version__}")
+        raise typer.Exit
+
+
+@app.command(context_settings=_SETTINGS_AS_FLAGS, epilog=_METAVAR)
+def train(ctx: typer.Context) -> None:
+    """Fine-tune a model: luthier train configs/sft_alpaca.yaml --learning_rate 1e-4"""
+    from luthier.cli.train import run
+
+    run(ctx.args)
+
+
+@app.command(context_settings=_SETTINGS_AS_FLAGS, epilog=_METAVAR)
+def inspect(ctx: typer.Context) -> None:
+    """Show what the model will be taught, before a second of training."""
+    from luthier.cli.inspect import run
+
+    run(ctx.args)
+
+
+@app.command(context_settings=_SETTINGS_AS_FLAGS, epilog=_METAVAR)
+def config(ctx: typer.Context) -> None:
+    """List every setting, its value and where it came from."""
+    from luthier.cli.config import run
+
+    run(ctx.args)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A run folder, model folder or hub name.")],
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+) -> None:
+    """Talk to a model or to what a run has made of it."""
+    from luthier.cli.chat import run
+
+    run(model, system=system, max_new_tokens=max_new_tokens, temperature=temperature)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="A run folder, model folder or hub name.")],
+    prompts: Annotated[str, typer.Option(help="Rows with prompt, instruction or messages.")],
+    out: Annotated[str, typer.Option(help="Where the answers go, as jsonl.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Prompts answered at once.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 42,
+) -> None:
+    """Answer a file of prompts."""
+    from luthier.cli.generate import run
+
+    run(
+        model,
+        prompts=prompts,
+        out=out,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For bug reports.")] = False,
+) -> None:
+    """Show the machine, the versions, and what is available."""
+    from luthier.cli.doctor import run
+
+    run(as_json=as_json)
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[str, typer.Option(help="Folder of the run.")] = "output/demo",
+    model: Annotated[
+        str | None, typer.Option(help="A chat model to tune in place of the 135M one.")
+    ] = None,
+) -> None:
+    """Teach a real 135M chat model facts that no model knows, and show before and after."""
+    from luthier.cli.demo import run
+
+    run(output_dir=output_dir, model=model)
+
+
+def main() -> None:
+    """Run the command line; an error of the user's making is one message, not a traceback."""
+    try:
+        app()
+    except LuthierError as error:
+        from luthier.cli.terminal import print_error
+
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped.", err=True)
+        sys.exit(130)

@@ -1,0 +1,18 @@
+"""Keep the libraries' own progress bars and advice off the screen; their errors stay."""
+
+from __future__ import annotations
+
+import os
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and advisory warnings of transformers and datasets."""
+    # Tokenising runs in threads of its own; a loader's workers must not warn about it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()

@@ -1,0 +1,29 @@
+"""The terminal: one console for output, one for errors, and how an error is drawn."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from luthier.core.errors import LuthierError
+
+# A pipe or a file has no width: lines are kept whole there instead of being folded at 80.
+_PIPE_WIDTH = 160
+_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+
+console = Console(highlight=False, width=_width)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_error(error: LuthierError) -> None:
+    """Print what is wrong, where, and what to do, each in its own colour."""
+    text = Text("error: ", style="bold red")
+    if error.where:
+        text.append(f"{error.where}: ", style="cyan")
+    text.append(error.problem, style="default")
+    if error.mend:
+        text.append(f"\n  {error.mend}", style="green")
+    error_console.print(text)

@@ -1,0 +1,35 @@
+"""`luthier train`: settings in, a run folder out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from luthier.cli.terminal import console
+from luthier.recipes.config_flags import read_flags
+from luthier.recipes.config_resolve import resolve_command
+
+STOPPED = 75
+"""Exit code of a run that was stopped by a signal and can go on (EX_TEMPFAIL of sysexits.h)."""
+
+
+def run(args: Sequence[str]) -> None:
+    """Resolve the settings, train, and say what came of it.
+
+    Raises:
+        LuthierError: Anything that the user can mend.
+    """
+    resolved = resolve_command(read_flags(args))
+    # Imported only now: a typo in the settings is answered before torch is loaded.
+    from luthier.cli.display import TrainScreen
+    from luthier.cli.quiet import quiet_libraries
+    from luthier.cli.summary import print_summary
+    from luthier.engine.interrupt import StopSignals
+    from luthier.recipes.train import run_training
+
+    quiet_libraries()
+    with TrainScreen(console) as screen, StopSignals(screen.stopping) as stop:
+        result = run_training(resolved.config, ["luthier", "train", *args], screen, stop)
+    print_summary(console, result, args)
+    if not result.finished:
+        sys.exit(STOPPED)

@@ -1,0 +1,1 @@
+"""The frozen records and Protocols that cross a package border. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Errors, hashing, whole-file writes, seeds and units. Imports no torch."""

@@ -1,0 +1,93 @@
+"""Files that are whole or not there: write to the side, flush to the disk, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STAGING_PREFIX = ".staging-"
+"""Folders with this prefix are unfinished and may be removed by whoever owns the parent."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written; the old file is intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side = path.with_name(f"{STAGING_PREFIX}{path.name}-{os.getpid()}")
+    try:
+        with side.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        side.replace(path)
+    except BaseException:
+        side.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def append_jsonl(path: Path, record: Any) -> None:
+    """Add one record to a JSON-lines file, in one write, so that readers see whole lines."""
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    with path.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(line)
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`, and rename it to `target` if the block succeeds.
+
+    If the block fails the folder is removed and `target` is as it was. A `target` that exists is
+    replaced at the end, not before.
+
+    Raises:
+        OSError: The disk is full or the parent can't be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f"{STAGING_PREFIX}{target.name}-{uuid.uuid4().hex[:8]}")
+    staging.mkdir()
+    try:
+        yield staging
+        for file in staging.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        retired = None
+        if target.exists():
+            retired = target.with_name(f"{STAGING_PREFIX}old-{uuid.uuid4().hex[:8]}")
+            target.rename(retired)
+        staging.rename(target)
+        sync_folder(target.parent)
+        if retired is not None:
+            shutil.rmtree(retired)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk, where the system knows how."""
+    if os.name != "posix":
+        return
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

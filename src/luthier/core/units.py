@@ -1,0 +1,38 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Return a size with the unit that keeps it short, for example `1.5 GiB`."""
+    for size, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {name}"
+    return f"{num_bytes:.0f} B"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time span as people say it: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_count(count: float) -> str:
+    """Return a count with a suffix once it is long: `999`, `12.3k`, `1.7M`, `8.0B`."""
+    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if count >= size:
+            return f"{count / (1e3 if suffix == 'k' else size):.1f}{suffix}"
+    return f"{count:,.0f}"
+
+
+def format_share(part: float, whole: float) -> str:
+    """Return a share in per cent, and a dash where there is nothing to share."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"

@@ -1,0 +1,1 @@
+"""Raw files in, conversations out, with a reason for each row that left."""

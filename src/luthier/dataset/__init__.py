@@ -1,0 +1,1 @@
+"""Conversations in, token ids with a supervised mask out."""

@@ -1,0 +1,196 @@
+"""The training loop, from top to bottom as on a lecture's slide, and right where slides are naive.
+
+Comes in: a model, windows of batches, an objective, an optimiser. Goes out: a trained model, and a
+call to the observers for everything that happened. The loop knows no file, no template, no adapter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from luthier.contracts.training import (
+    BatchSource,
+    CheckpointSink,
+    Evaluator,
+    Objective,
+    Observer,
+    Progress,
+    StepRecord,
+    StopRequest,
+)
+from luthier.core.errors import RunError
+from luthier.engine.meter import Meter, StepOutcome
+from luthier.engine.optimizer import set_learning_rate
+from luthier.engine.precision import Precision
+from luthier.engine.schedule import Schedule, is_due
+
+if TYPE_CHECKING:
+    from luthier.contracts.training import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Everything that a run steps with. The loop changes the model, the optimiser and `progress`.
+
+    Attributes:
+        rate: Learning rate as a function of finished steps.
+        eval_every: Steps between evaluations; None for never.
+        save_every: Steps between checkpoints; None for never.
+        stop: Asked after each step; a true answer means: checkpoint, then return.
+    """
+
+    model: torch.nn.Module
+    batches: BatchSource
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    rate: Schedule
+    precision: Precision
+    device: torch.device
+    progress: Progress
+    max_grad_norm: float
+    logging_steps: int
+    stop: StopRequest
+    eval_every: int | None = None
+    save_every: int | None = None
+    eval_on_start: bool = False
+    evaluator: Evaluator | None = None
+    sink: CheckpointSink | None = None
+    observers: Sequence[Observer] = ()
+
+
+def train(run: Training) -> Progress:
+    """Train until the last step, or until somebody asks to stop.
+
+    Returns:
+        The progress; `step < num_steps` means that the run was stopped and can go on.
+
+    Raises:
+        RunError: The loss or its gradient is not a finite number. The step is not taken, so the
+            weights are those of the step before.
+    """
+    progress, meter = run.progress, Meter()
+    windows = run.batches.windows()
+    run.model.train()
+    _tell(run, lambda observer: observer.on_start(progress))
+    if run.eval_on_start and progress.step == 0:
+        evaluate(run)
+
+    while progress.step < progress.num_steps and not run.stop.requested:
+        meter.start()
+        outcome = training_step(run, next(windows))
+        meter.add(outcome)
+        advance(progress, outcome, run.batches.windows_per_epoch())
+        record = StepRecord(progress.step, progress.epoch, {"loss": outcome.loss})
+        _tell(run, lambda observer, record=record: observer.on_step(record))
+        if is_due(progress.step, run.logging_steps, progress.num_steps):
+            log = StepRecord(progress.step, progress.epoch, meter.read())
+            _tell(run, lambda observer, log=log: observer.on_log(log))
+        metrics: dict[str, float] = {}
+        if is_due(progress.step, run.eval_every, progress.num_steps):
+            metrics = evaluate(run)
+        if is_due(progress.step, run.save_every, progress.num_steps) or run.stop.requested:
+            save(run, metrics)
+
+    _tell(run, lambda observer: observer.on_end(progress))
+    return progress
+
+
+def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
+    """Take one optimiser step over a window of micro-batches.
+
+    The supervised tokens of the whole window are counted before the first forward pass. Each
+    micro-batch's summed loss is divided by that one number, so that a token counts the same
+    whichever micro-batch it stands in: one batch of 8 equals 8 batches of 1. Dividing each
+    micro-batch by its own count, and then by their number, would not.
+
+    Args:
+        window: Micro-batches of one step.
+
+    Raises:
+        RunError: The gradient is not finite.
+    """
+    weight = float(sum(run.objective.weight(batch) for batch in window))
+    rate = run.rate(run.progress.step)
+    set_learning_rate(run.optimizer, rate)
+    total = torch.zeros((), device=run.device)
+    num_supervised = torch.zeros((), device=run.device, dtype=torch.int64)
+    for batch in window:
+        on_device = {name: t.to(run.device, non_blocking=True) for name, t in batch.items()}
+        with run.precision.autocast():
+            loss = run.objective(run.model, on_device)
+        # A window whose weights are all zero teaches nothing, and must not divide by zero.
+        run.precision.backward(loss.total / max(weight, 1e-12))
+        total += loss.total.detach()
+        num_supervised += loss.num_tokens
+    grad_norm = clip_gradients(run)
+    run.precision.step(run.optimizer)
+    run.optimizer.zero_grad(set_to_none=True)
+    return StepOutcome(
+        loss_total=float(total),
+        loss_weight=weight,
+        num_tokens=sum(int(batch["attention_mask"].sum()) for batch in window),
+        num_supervised=int(num_supervised),
+        num_rows=sum(len(batch["input_ids"]) for batch in window),
+        grad_norm=grad_norm,
+        learning_rate=rate,
+    )
+
+
+def clip_gradients(run: Training) -> float:
+    """Measure the gradient's length and shorten it to `max_grad_norm`.
+
+    Raises:
+        RunError: The length is not finite. (float16 overflows now and then by design: there the
+            scaler skips the step.)
+    """
+    run.precision.unscale(run.optimizer)
+    limit = run.max_grad_norm or math.inf
+    trained = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
+    if not math.isfinite(norm) and run.precision.scaler is None:
+        raise RunError(
+            f"the gradient of step {run.progress.step + 1} is {norm}; the step was not taken",
+            mend="Lower learning_rate or set max_grad_norm: 1.0. "
+            "The newest checkpoint is good: go on from it with --resume_from_checkpoint.",
+        )
+    return norm
+
+
+def advance(progress: Progress, outcome: StepOutcome, steps_per_epoch: int) -> None:
+    """Count one finished step."""
+    progress.step += 1
+    progress.epoch = progress.step / steps_per_epoch
+    progress.num_tokens_seen += outcome.num_tokens
+    progress.num_supervised_seen += outcome.num_supervised
+    progress.num_rows_seen += outcome.num_rows
+
+
+def evaluate(run: Training) -> dict[str, float]:
+    """Measure the model on the validation rows, remember the best loss, tell the observers."""
+    if run.evaluator is None:
+        return {}
+    metrics = run.evaluator(run.model)
+    best = run.progress.best_eval_loss
+    if best is None or metrics["eval_loss"] < best:
+        run.progress.best_eval_loss = metrics["eval_loss"]
+    record = StepRecord(run.progress.step, run.progress.epoch, metrics)
+    _tell(run, lambda observer: observer.on_evaluation(record))
+    return metrics
+
+
+def save(run: Training, metrics: dict[str, float]) -> None:
+    """Write a checkpoint that this exact point can be resumed from."""
+    if run.sink is None:
+        return
+    path = run.sink.save(run.progress, metrics)
+    _tell(run, lambda observer: observer.on_checkpoint(run.progress.step, path))
+
+
+def _tell(run: Training, message: Callable[[Observer], Any]) -> None:
+    for observer in run.observers:
+        message(observer)

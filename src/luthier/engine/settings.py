@@ -1,0 +1,110 @@
+"""Settings of the engine: optimiser, schedule, precision, length of training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from luthier.contracts.settings import Settings
+
+
+class AdamWOptimizer(Settings):
+    """AdamW (arXiv 1711.05101), fused where the device has it."""
+
+    optim: Literal["adamw_torch"] = "adamw_torch"
+    """Optimiser: adamw_torch or adafactor."""
+
+    adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of the mean of the gradients."""
+
+    adam_beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of the mean of the squared gradients."""
+
+    adam_epsilon: float = Field(default=1e-8, gt=0.0)
+    """Added to the denominator."""
+
+
+class AdafactorOptimizer(Settings):
+    """Adafactor (arXiv 1804.04235) with the run's learning rate: less state than AdamW."""
+
+    optim: Literal["adafactor"] = "adafactor"
+    """Optimiser: adamw_torch or adafactor."""
+
+
+OptimizerSettings = Annotated[AdamWOptimizer | AdafactorOptimizer, Field(discriminator="optim")]
+
+
+class ScheduleSettings(Settings):
+    """The learning rate and how it changes."""
+
+    learning_rate: float = Field(default=2e-5, gt=0.0)
+    """Highest learning rate. LoRA wants about ten times that of full training."""
+
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the learning rate after warm-up."""
+
+    warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the steps in which the learning rate rises from 0."""
+
+    warmup_steps: int = Field(default=0, ge=0)
+    """The same as a number of steps. Give one of the two."""
+
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay; never on biases and norms."""
+
+    max_grad_norm: float = Field(default=1.0, ge=0.0)
+    """Longest gradient; a longer one is scaled down. 0 switches clipping off."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> ScheduleSettings:
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError("warmup_ratio and warmup_steps are both set: give one")
+        return self
+
+
+class TrainingSettings(Settings):
+    """How long, and in which precision."""
+
+    num_train_epochs: float = Field(default=3.0, gt=0.0)
+    """Passes over the training rows."""
+
+    max_steps: int | None = Field(default=None, gt=0)
+    """Optimiser steps; overrides `num_train_epochs`."""
+
+    bf16: bool | None = None
+    """Compute in bfloat16. Default: where the device computes it natively."""
+
+    fp16: bool = False
+    """Compute in float16 with loss scaling (CUDA only)."""
+
+    eval_strategy: Literal["auto", "no", "steps", "epoch"] = "auto"
+    """When to evaluate. `auto`: every `eval_steps` where set, else after each epoch."""
+
+    eval_steps: int | None = Field(default=None, gt=0)
+    """Optimiser steps between evaluations."""
+
+    eval_on_start: bool = True
+    """Evaluate the untrained model first, so that a run shows what it changed."""
+
+    save_strategy: Literal["auto", "no", "steps", "epoch"] = "auto"
+    """When to write checkpoints. `auto`: every `save_steps` where set, else after each epoch."""
+
+    save_steps: int | None = Field(default=None, gt=0)
+    """Optimiser steps between checkpoints."""
+
+    logging_steps: int = Field(default=10, gt=0)
+    """Optimiser steps between lines of the log."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingSettings:
+        if self.bf16 and self.fp16:
+            raise ValueError("bf16 and fp16 are both set: give one")
+        for action in ("eval", "save"):
+            strategy = getattr(self, f"{action}_strategy")
+            steps = getattr(self, f"{action}_steps")
+            if strategy == "steps" and steps is None:
+                raise ValueError(f"{action}_strategy: steps needs {action}_steps")
+            if strategy in ("no", "epoch") and steps is not None:
+                raise ValueError(f"{action}_steps is not used by {action}_strategy: {strategy}")
+        return self

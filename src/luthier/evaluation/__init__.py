@@ -1,0 +1,1 @@
+"""What a model knows and says: loss over a validation set, answers to prompts."""

@@ -1,0 +1,57 @@
+"""Settings of generation: how an answer is drawn from a model, and when it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from luthier.contracts.settings import Settings
+from luthier.core.errors import SettingsError
+
+
+class GenerationSettings(Settings):
+    """How answers are generated. Nothing else counts: a model's own generation settings
+    (a temperature, a repetition penalty) are left out, so that greedy is greedy.
+    """
+
+    max_new_tokens: int = Field(default=512, ge=1)
+    """Longest answer, in tokens."""
+
+    temperature: float = Field(default=0.0, ge=0.0, le=10.0)
+    """0 takes the likeliest token each time; from 0 up, tokens are drawn from the softmax."""
+
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Draw from the smallest set of tokens that has this much probability together."""
+
+    batch_size: int = Field(default=8, ge=1)
+    """Prompts answered at once."""
+
+    seed: int = Field(default=42, ge=0, lt=2**63)
+    """Seed of the draws. The same prompts, settings and seed give the same answers."""
+
+
+def generation_settings(**values: Any) -> GenerationSettings:
+    """Build the settings from what the user gave on the command line.
+
+    Args:
+        values: Settings by name.
+
+    Returns:
+        The settings, checked.
+
+    Raises:
+        SettingsError: A value is out of its range; the message names flag, value and range.
+    """
+    try:
+        return GenerationSettings(**values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        name = str(detail["loc"][0])
+        message = detail["msg"][:1].lower() + detail["msg"][1:]
+        field = GenerationSettings.model_fields.get(name)
+        raise SettingsError(
+            f"{name} is {detail['input']!r}: {message}",
+            where=f"--{name}",
+            mend=f"{name}: {field.description}" if field else None,
+        ) from None

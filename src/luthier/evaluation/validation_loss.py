@@ -1,0 +1,68 @@
+"""Loss, perplexity and token accuracy over validation rows: sums over all tokens, divided once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from luthier.contracts.training import Objective
+from luthier.engine.precision import Precision
+
+if TYPE_CHECKING:
+    from luthier.contracts.training import Batch
+
+LARGEST_EXPONENT = 700.0
+"""exp() of more than this does not fit a float; such a perplexity is reported as infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationLoss:
+    """Measures a model on the same rows at every call; implements `Evaluator`.
+
+    Attributes:
+        batches: Makes the batches anew for each evaluation.
+        objective: Without label smoothing, so that the perplexity is a perplexity.
+        precision: The precision that training computes in.
+        device: Where the model is.
+    """
+
+    batches: Callable[[], Iterable[Batch]]
+    objective: Objective
+    precision: Precision
+    device: torch.device
+
+    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
+        """Return `eval_loss`, `eval_perplexity`, `eval_token_accuracy` and counts.
+
+        The model goes back to the mode (training or not) that it was in.
+        """
+        started_s = time.perf_counter()
+        was_training = model.training
+        model.eval()
+        total = weight = 0.0
+        tokens = correct = 0
+        try:
+            with torch.inference_mode():
+                for batch in self.batches():
+                    on_device = {name: t.to(self.device) for name, t in batch.items()}
+                    with self.precision.autocast():
+                        part = self.objective(model, on_device)
+                    total += float(part.total)
+                    weight += float(part.weight)
+                    tokens += int(part.num_tokens)
+                    correct += int(part.num_correct)
+        finally:
+            model.train(was_training)
+        loss = total / weight if weight else math.nan
+        return {
+            "eval_loss": loss,
+            "eval_perplexity": math.exp(loss) if loss < LARGEST_EXPONENT else math.inf,
+            "eval_token_accuracy": correct / tokens if tokens else math.nan,
+            "eval_supervised_tokens": float(tokens),
+            "eval_seconds": time.perf_counter() - started_s,
+        }

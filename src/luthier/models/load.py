@@ -1,0 +1,145 @@
+"""A model folder or hub name in, a causal language model in memory out.
+
+Refuses folders that bring code (unless allowed), folders without weights, and models that are no
+causal language models; each with the mend.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.contracts.notice import Notice
+from luthier.core.errors import LuthierError, ModelError, nearest
+from luthier.models.attention import choose_attention
+from luthier.models.quantisation import quantisation_config, train_safely_quantised
+from luthier.models.safety import read_model_config, refuse_code
+from luthier.models.settings import ModelSettings, QuantizationSettings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A base model and what was substituted on the way."""
+
+    model: PreTrainedModel
+    notices: tuple[Notice, ...]
+
+
+def check_model_path(settings: ModelSettings) -> None:
+    """Find a wrong model path before anything slow starts.
+
+    Raises:
+        ModelError: The folder is missing, is no model, or wants to run code.
+    """
+    folder = local_folder(settings.model_name_or_path)
+    if folder is not None:
+        refuse_code(folder, read_model_config(folder), settings.trust_remote_code)
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder that a model name means, or None for a hub name.
+
+    Raises:
+        ModelError: The name is a path, and nothing is there.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ModelError(
+            "model_name_or_path is a file",
+            where=name,
+            mend="Name the folder that holds config.json and the weights.",
+        )
+    looks_like_hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if looks_like_hub and not Path(name).parent.is_dir():
+        return None
+    if "/" not in name and os.sep not in name and not name.startswith("."):
+        return None
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, siblings)
+    raise ModelError(
+        "no such model folder",
+        where=name,
+        mend=f"Did you mean {path.parent / close}?"
+        if close
+        else "Check the path; a hub name has the form owner/name.",
+    )
+
+
+def load_model(
+    settings: ModelSettings,
+    quantization: QuantizationSettings,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    weights_from: str | None = None,
+) -> LoadedModel:
+    """Load the base model onto a device.
+
+    Args:
+        settings: Which model, and how its attention is computed.
+        quantization: Whether its weights are quantised on load.
+        device: Where it goes.
+        dtype: Type of its weights: float32 where they are trained.
+        weights_from: A folder to read instead of the settings' model (a checkpoint).
+
+    Returns:
+        The model with `use_cache` off, and notices.
+
+    Raises:
+        ModelError: It can't be loaded; the message names the folder and the mend.
+        MissingExtraError: `quantization_bit` is set and bitsandbytes is not installed.
+    """
+    from transformers import AutoModelForCausalLM
+
+    name = weights_from or settings.model_name_or_path
+    check_model_path(settings.model_copy(update={"model_name_or_path": name}))
+    attention, notice = choose_attention(settings.flash_attn, device.type)
+    bits_config, bits_notice = quantisation_config(quantization, device, dtype)
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if bits_config is not None:
+        arguments["quantization_config"] = bits_config
+        arguments["device_map"] = {"": device}
+    if local_folder(name) is None:
+        arguments["revision"] = settings.model_revision
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, trust_remote_code=settings.trust_remote_code, **arguments
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _explain(name, error) from error
+    if bits_config is None:
+        model.to(device)
+    else:
+        train_safely_quantised(model)
+    model.config.use_cache = False
+    return LoadedModel(model, tuple(n for n in (notice, bits_notice) if n is not None))
+
+
+def _explain(name: str, error: Exception) -> LuthierError:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if local_folder(name) is None:
+        return ModelError(
+            f"the model can't be fetched from the hub: {first_line}",
+            where=name,
+            mend="Check the name and the network, or give a local folder.",
+        )
+    weights = [p for p in Path(name).iterdir() if p.suffix in (".safetensors", ".bin")]
+    if not weights:
+        return ModelError(
+            "the folder holds no weights (*.safetensors)",
+            where=name,
+            mend="The download may be incomplete: fetch the model again.",
+        )
+    return ModelError(
+        f"transformers can't load this model: {first_line}",
+        where=name,
+        mend="Check that it is a causal language model and that the download is complete.",
+    )

@@ -1,0 +1,146 @@
+"""Settings of the model: which one, how it is tuned, how it is quantised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from luthier.contracts.settings import Settings
+
+
+class ModelSettings(Settings):
+    """The model that training starts from."""
+
+    model_name_or_path: str
+    """A local model folder in the Hugging Face layout, or a hub name."""
+
+    adapter_name_or_path: str | None = None
+    """A LoRA adapter to train on from."""
+
+    model_revision: str = "main"
+    """Branch, tag or commit of a hub model."""
+
+    trust_remote_code: bool = False
+    """Run Python code that the model folder brings. It can do anything that you can."""
+
+    flash_attn: Literal["auto", "fa2", "sdpa", "eager"] = "auto"
+    """Attention kernel. A bare --flash_attn means fa2. What is missing is replaced and said."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @field_validator("flash_attn", mode="before")
+    @classmethod
+    def _bare_flag(cls, value: object) -> object:
+        # `--flash_attn` and `flash_attn: true` ask for FlashAttention 2, as in the lecture.
+        if isinstance(value, bool):
+            return "fa2" if value else "auto"
+        return value
+
+
+class LoraTuning(Settings):
+    """Low-rank adapters (LoRA, arXiv 2106.09685); the base model stays as it is."""
+
+    finetuning_type: Literal["lora"] = "lora"
+    """Which parameters are trained: lora, full or freeze."""
+
+    lora_target: str | list[str] = "all"
+    """Modules that get an adapter: names, a comma string, or `all` linear layers but the head."""
+
+    lora_rank: int = Field(default=8, gt=0)
+    """Rank of the adapters."""
+
+    lora_alpha: int | None = Field(default=None, gt=0)
+    """Scale of the adapters. Default: twice the rank."""
+
+    lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout before the adapters."""
+
+    use_rslora: bool = False
+    """Scale by alpha/sqrt(rank) (rsLoRA, arXiv 2312.03732)."""
+
+    use_dora: bool = False
+    """Train magnitude and direction apart (DoRA, arXiv 2402.09353)."""
+
+    additional_target: str | list[str] | None = None
+    """Modules that are trained whole and saved beside the adapter."""
+
+    @field_validator("lora_target", "additional_target", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return split_names(value)
+
+
+class FullTuning(Settings):
+    """Every parameter is trained."""
+
+    finetuning_type: Literal["full"] = "full"
+    """Which parameters are trained: lora, full or freeze."""
+
+
+class FreezeTuning(Settings):
+    """Some layers are trained whole, the others stay as they are."""
+
+    finetuning_type: Literal["freeze"] = "freeze"
+    """Which parameters are trained: lora, full or freeze."""
+
+    freeze_trainable_layers: int = 2
+    """How many layers are trained: the last n, or the first n where n is negative."""
+
+    freeze_extra_modules: str | list[str] | None = None
+    """Modules outside the layers that are trained too, for example `lm_head,norm`."""
+
+    @field_validator("freeze_extra_modules", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return split_names(value)
+
+    @field_validator("freeze_trainable_layers")
+    @classmethod
+    def _not_zero(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("freeze_trainable_layers can't be 0: nothing would be trained")
+        return value
+
+
+TuningSettings = Annotated[
+    LoraTuning | FullTuning | FreezeTuning, Field(discriminator="finetuning_type")
+]
+
+
+class QuantizationSettings(Settings):
+    """QLoRA (arXiv 2305.14314): the frozen base model in 4 or 8 bits, through bitsandbytes."""
+
+    quantization_bit: Literal[4, 8] | None = None
+    """Bits of the base model's weights. A `bnb_4bit_...` setting alone asks for 4."""
+
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """Number format of 4-bit weights."""
+
+    bnb_4bit_compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type that 4-bit weights are expanded to for each product."""
+
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the quantisation constants too: 0.4 bits a parameter less."""
+
+    @property
+    def bits(self) -> int | None:
+        """Bits that are asked for: by quantization_bit, or as 4 by any bnb_4bit setting."""
+        return self.quantization_bit or (4 if self.model_fields_set else None)
+
+    @property
+    def is_firm(self) -> bool:
+        """Whether quantization_bit itself is set.
+
+        The lecture's lora_qlora.yaml carries `bnb_4bit_quant_type` alone: there, a machine without
+        bitsandbytes trains LoRA on plain weights and says so. A quantization_bit is an order.
+        """
+        return self.quantization_bit is not None
+
+
+def split_names(value: object) -> object:
+    """Turn `q_proj,v_proj` into a list; a single name and `all` stay a list of one or `all`."""
+    if not isinstance(value, str) or value == "all":
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]

@@ -1,0 +1,35 @@
+"""Supervised fine-tuning: cross-entropy on the tokens that the mask chose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from luthier.contracts.training import LossSum
+from luthier.objectives.causal_lm import causal_lm_loss, supervised_weight
+
+if TYPE_CHECKING:
+    from luthier.contracts.training import Batch
+
+_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedFineTuning:
+    """The objective of `stage: sft`; implements `Objective`."""
+
+    label_smoothing: float = 0.0
+
+    def weight(self, batch: Batch) -> torch.Tensor:
+        """Return the sum of the loss weights of a batch."""
+        return supervised_weight(batch["labels"], batch.get("loss_weights"))
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> LossSum:
+        """Run the model without labels, so that no loss but this one is computed."""
+        inputs = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+        logits = model(**inputs, use_cache=False).logits
+        return causal_lm_loss(
+            logits, batch["labels"], batch.get("loss_weights"), self.label_smoothing
+        )

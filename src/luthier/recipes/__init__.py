@@ -1,0 +1,1 @@
+"""RunConfig, and the wiring of one job from its settings."""

@@ -1,0 +1,117 @@
+"""Read the command line of a command that takes settings: `[CONFIG] [--name [value]] ...`.
+
+Every setting is a flag under its own name. A bare flag means true; a setting that has no true is
+refused here, before anything else is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from luthier.core.errors import SettingsError, did_you_mean
+from luthier.recipes.config_file import SUFFIXES, Entry
+from luthier.recipes.config_layout import Leaf, leaves
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """What the user typed after the command's name."""
+
+    config: Path | None
+    entries: tuple[Entry, ...]
+    options: dict[str, str | bool]
+
+
+def read_flags(args: Sequence[str], options: Sequence[str] = ()) -> CommandLine:
+    """Split a command line into its settings file, its settings and the command's own options.
+
+    Args:
+        args: What stands after the command's name.
+        options: Names of flags that belong to the command and are no settings.
+
+    Raises:
+        SettingsError: An unknown flag, a missing value, or two settings files.
+    """
+    known = leaves()
+    config: Path | None = None
+    entries: dict[str, Entry] = {}
+    taken: dict[str, str | bool] = {}
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            config = _one_config(config, word)
+            continue
+        name, glued, value = word[2:].partition("=")
+        if name == "config":
+            config = _one_config(config, value if glued else _next_value(rest, "--config"))
+        elif name in options:
+            taken[name] = value if glued else (rest.pop(0) if _is_value(rest) else True)
+        elif name in known:
+            leaf = known[name]
+            raw = value if glued else _take_value(rest, leaf)
+            entries[name] = Entry(name, _parse(raw, leaf), f"--{name}")
+        else:
+            raise SettingsError(
+                f"no setting is named {name}",
+                where=f"--{name}",
+                mend=did_you_mean(name, [*known, *options, "config"])
+                + " `luthier config` lists all settings.",
+            )
+    return CommandLine(config, tuple(entries.values()), taken)
+
+
+def _one_config(earlier: Path | None, word: str) -> Path:
+    if earlier is not None:
+        raise SettingsError(
+            f"two settings files are given: {earlier} and {word}",
+            where="command line",
+            mend="Give one. A value for a setting follows its --name.",
+        )
+    return Path(word)
+
+
+def _is_value(rest: Sequence[str]) -> bool:
+    # A negative number is a value; any other word that begins with a dash is the next flag.
+    return bool(rest) and (not rest[0].startswith("-") or rest[0][1:2].isdigit())
+
+
+def _next_value(rest: list[str], flag: str) -> str:
+    if not _is_value(rest):
+        raise SettingsError(f"{flag} needs a value", where=flag, mend=f"Write {flag} VALUE.")
+    return rest.pop(0)
+
+
+def _take_value(rest: list[str], leaf: Leaf) -> str | bool:
+    if not leaf.accepts_bool:
+        return _next_value(rest, f"--{leaf.name}")
+    if not _is_value(rest) or rest[0].endswith(SUFFIXES):
+        return True
+    only_bool = leaf.field.annotation is bool or leaf.name == "bf16"
+    if only_bool and rest[0].lower() not in ("true", "false"):
+        return True
+    return rest.pop(0)
+
+
+def _parse(raw: str | bool, leaf: Leaf) -> Any:
+    """Leave words to pydantic, which knows the type; only brackets and null are read here."""
+    if not isinstance(raw, str):
+        return raw
+    if raw == "null":
+        return None
+    if leaf.accepts_bool and raw.lower() in ("true", "false"):
+        return raw.lower() == "true"
+    if leaf.accepts_collection and raw[:1] in "[{":
+        try:
+            return YAML(typ="safe").load(raw)
+        except YAMLError as error:
+            raise SettingsError(
+                f"{raw!r} is not a list or mapping: {error}", where=f"--{leaf.name}"
+            ) from None
+    return raw

@@ -1,0 +1,114 @@
+"""Settings that are set and would do nothing, or that contradict each other, over sections.
+
+Each rule is a line of data. A rule speaks only where the user gave the setting a value other than
+its default, so that a run.yaml, which spells out all settings, is as good as the file it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from luthier.recipes.run_config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One combination that makes no sense.
+
+    Attributes:
+        name: The setting that is of no use or in contradiction.
+        broken: Whether a configuration breaks the rule.
+        problem: What is wrong, following the setting's name.
+        mend: What to do.
+        even_default: Whether naming the setting breaks the rule even with its default value.
+    """
+
+    name: str
+    broken: Callable[[RunConfig], bool]
+    problem: str
+    mend: str
+    even_default: bool = False
+
+
+def _no_validation(config: RunConfig) -> bool:
+    return config.data.val_file is None and not config.data.val_size
+
+
+def _not_lora(config: RunConfig) -> bool:
+    return config.tuning.finetuning_type != "lora"
+
+
+_NEEDS_VALIDATION = "is set, and there are no validation rows"
+_GIVE_VALIDATION = "Give val_file, or val_size to cut some from the training data."
+_QUANTISED = "is for LoRA on a frozen base; quantised weights can't be trained themselves"
+_USE_LORA = "Set finetuning_type: lora, or take this setting out."
+
+RULES: tuple[Rule, ...] = (
+    Rule("eval_steps", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),
+    Rule(
+        "eval_strategy",
+        lambda c: _no_validation(c) and c.training.eval_strategy != "no",
+        _NEEDS_VALIDATION,
+        _GIVE_VALIDATION,
+    ),
+    Rule("per_device_eval_batch_size", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),
+    Rule(
+        "stratify_by",
+        lambda c: not c.data.val_size,
+        "is set, and no validation rows are cut from the training data",
+        "Give val_size, or take stratify_by out.",
+    ),
+    Rule(
+        "dataset_dir",
+        lambda c: c.data.dataset is None,
+        "is set without dataset, which names an entry of its dataset_info.json",
+        "Give dataset, or name the file itself with train_file.",
+    ),
+    Rule(
+        "task_column",
+        lambda c: not c.data.task_weights,
+        "is set without task_weights, so the tasks would weigh the same",
+        "Give task_weights, for example {math: 2.0}.",
+    ),
+    Rule(
+        "min_answer_share",
+        lambda c: c.tokens.on_long_row == "drop",
+        "is set, and on_long_row: drop cuts no row",
+        "Set on_long_row: cut, or take min_answer_share out.",
+    ),
+    Rule(
+        "mask_history",
+        lambda c: c.tokens.train_on_prompt,
+        "is set with train_on_prompt, which teaches the history too",
+        "Give one of the two.",
+    ),
+    Rule("quantization_bit", _not_lora, _QUANTISED, _USE_LORA),
+    Rule("bnb_4bit_quant_type", _not_lora, _QUANTISED, _USE_LORA, even_default=True),
+    Rule("bnb_4bit_compute_dtype", _not_lora, _QUANTISED, _USE_LORA, even_default=True),
+    Rule("bnb_4bit_use_double_quant", _not_lora, _QUANTISED, _USE_LORA, even_default=True),
+    Rule(
+        "adapter_name_or_path",
+        _not_lora,
+        "is a LoRA adapter, and finetuning_type is not lora",
+        _USE_LORA,
+    ),
+    Rule(
+        "save_total_limit",
+        lambda c: c.training.save_strategy == "no",
+        "is set, and save_strategy: no writes no checkpoint",
+        "Take one of the two out.",
+    ),
+    Rule(
+        "eval_strategy",
+        lambda c: c.training.eval_strategy == "no" and not _no_validation(c),
+        "is no, and validation rows are set aside that nothing would look at",
+        "Take val_file or val_size out, or evaluate.",
+    ),
+    Rule(
+        "save_strategy",
+        lambda c: c.training.save_strategy == "no" and c.checkpoints.resume_from_checkpoint is True,
+        "is no, and resume_from_checkpoint looks for a checkpoint",
+        "Take one of the two out.",
+    ),
+)

@@ -1,0 +1,97 @@
+"""A run's parts, built from its settings: data, model, precision, evaluator.
+
+The one place that knows the concrete class of every part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.batches.collate import CausalLMCollator
+from luthier.batches.stream import evaluation_batches
+from luthier.contracts.notice import Notice
+from luthier.contracts.training import Evaluator
+from luthier.core.seeds import derive_seed
+from luthier.engine.precision import Precision, choose_device, choose_precision
+from luthier.evaluation.validation_loss import ValidationLoss
+from luthier.models.adapters import ParameterCount, apply_tuning, count_parameters
+from luthier.models.load import load_model
+from luthier.models.save import save_model
+from luthier.objectives.sft import SupervisedFineTuning
+from luthier.recipes.data import PreparedRun, prepare_data
+from luthier.recipes.processes import deepspeed_notice
+from luthier.recipes.run_config import RunConfig
+from luthier.recipes.screen import Screen
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run's parts once they are built, before the first step."""
+
+    config: RunConfig
+    folder: Path
+    data: PreparedRun
+    model: Any
+    parameters: ParameterCount
+    device: torch.device
+    precision: Precision
+    notices: tuple[Notice, ...]
+
+
+def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: Screen) -> Job:
+    """Prepare the data, load the model, and choose what is trained in which precision."""
+    device = choose_device()
+    precision, precision_notice = choose_precision(config.training, device)
+    data = prepare_data(config, screen)
+    torch.manual_seed(derive_seed(config.run.seed, "weights"))
+    screen.say(f"Loading {config.model.model_name_or_path}")
+    is_lora = config.tuning.finetuning_type == "lora"
+    # What is trained is kept in float32; a frozen base may as well be stored as it is computed.
+    dtype = precision.dtype if is_lora else torch.float32
+    weights = str(checkpoint / "model") if checkpoint else None
+    loaded = load_model(
+        config.model,
+        config.quantization,
+        device=device,
+        dtype=dtype,
+        weights_from=None if is_lora else weights,
+    )
+    if config.model.gradient_checkpointing:
+        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+    adapter = weights or config.model.adapter_name_or_path
+    model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
+    notices = [*data.notices, precision_notice, deepspeed_notice(config.run.deepspeed)]
+    notices += loaded.notices
+    found = tuple(notice for notice in notices if notice is not None)
+    for notice in found:
+        screen.notice(notice)
+    parameters = count_parameters(model)
+    screen.model(parameters, device, precision)
+    return Job(config, folder, data, model, parameters, device, precision, found)
+
+
+def build_evaluator(job: Job) -> Evaluator | None:
+    """Return what measures the model on the validation rows, if there are any."""
+    rows = job.data.prepared.val
+    if rows is None:
+        return None
+    collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
+    lengths = rows["length"]
+    return ValidationLoss(
+        batches=lambda: evaluation_batches(rows, lengths, collate, job.config.batches),
+        objective=SupervisedFineTuning(),
+        precision=job.precision,
+        device=job.device,
+    )
+
+
+def model_writer(job: Job) -> Callable[[Path], None]:
+    """Return a function that writes the model as it stands into a folder."""
+    return lambda folder: save_model(
+        job.model, job.data.tokenizer, folder, job.data.stop_token_ids
+    )

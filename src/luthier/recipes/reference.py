@@ -1,0 +1,98 @@
+"""`trainer: transformers`: the same job through transformers.Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from luthier.batches.collate import CausalLMCollator
+from luthier.batches.sampling import EpochBatchSampler
+from luthier.batches.stream import make_loader
+from luthier.contracts.training import Observer, Progress
+from luthier.core.errors import SettingsError
+from luthier.engine.schedule import cadence, count_steps
+from luthier.engine.transformers_trainer import ReferenceRun, train_with_transformers
+from luthier.objectives.sft import SupervisedFineTuning
+from luthier.recipes.job import Job, build_evaluator
+from luthier.recipes.run_config import RunConfig
+
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
+    """Train with transformers.Trainer on the same batches, in the same order.
+
+    Raises:
+        SettingsError: A setting is asked for that only luthier's own loop has.
+    """
+    config, rows = job.config, job.data.prepared.train
+    if config.checkpoints.resume_from_checkpoint:
+        raise SettingsError(
+            "trainer: transformers has no exact resume",
+            where="resume_from_checkpoint",
+            mend="Use trainer: luthier, whose checkpoints a run can go on from.",
+        )
+    lengths = rows["length"]
+    batches = config.batches
+    sampler = EpochBatchSampler(
+        lengths, batches.per_device_train_batch_size, config.run.seed, batches.group_by_length
+    )
+    collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
+    per_epoch = math.ceil(len(sampler) / batches.gradient_accumulation_steps)
+    training = config.training
+    num_steps = count_steps(training.num_train_epochs, per_epoch, training.max_steps)
+    run = ReferenceRun(
+        model=job.model,
+        train_loader=make_loader(rows, sampler, collate, batches),
+        train_rows=rows,
+        objective=SupervisedFineTuning(config.objective.label_smoothing_factor),
+        arguments=trainer_arguments(job, num_steps),
+        progress=Progress(num_steps=num_steps),
+        evaluator=build_evaluator(job),
+        eval_every=cadence(training.eval_strategy, training.eval_steps, per_epoch),
+        eval_on_start=training.eval_on_start,
+        observers=observers,
+    )
+    return train_with_transformers(run)
+
+
+def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
+    """Say our settings in TrainingArguments' words.
+
+    Args:
+        job: Settings, folder, device and precision.
+        num_steps: Optimiser steps of the whole run.
+    """
+    config: RunConfig = job.config
+    schedule, training = config.schedule, config.training
+    warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * num_steps)
+    arguments: dict[str, Any] = {
+        "output_dir": str(job.folder / "transformers"),
+        "max_steps": num_steps,
+        "per_device_train_batch_size": config.batches.per_device_train_batch_size,
+        "gradient_accumulation_steps": config.batches.gradient_accumulation_steps,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": _SCHEDULES[schedule.lr_scheduler_type],
+        "warmup_steps": warmup,
+        "weight_decay": schedule.weight_decay,
+        "max_grad_norm": schedule.max_grad_norm,
+        "logging_steps": training.logging_steps,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "seed": config.run.seed,
+        "use_cpu": job.device.type == "cpu",
+        "bf16": job.precision.name == "bf16",
+        "fp16": job.precision.name == "fp16",
+    }
+    if config.optimizer.optim == "adafactor":
+        return arguments | {"optim": "adafactor"}
+    return arguments | {
+        "optim": "adamw_torch_fused",
+        "adam_beta1": config.optimizer.adam_beta1,
+        "adam_beta2": config.optimizer.adam_beta2,
+        "adam_epsilon": config.optimizer.adam_epsilon,
+    }

@@ -1,0 +1,69 @@
+"""RunConfig: the whole of a run's settings, composed of the components' own.
+
+Leaf names are unique over all sections, so the sections are optional in a file: a flat file and a
+sectioned file say the same (`config_layout.py`). Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from luthier.batches.settings import BatchSettings
+from luthier.checkpoints.settings import CheckpointSettings
+from luthier.contracts.settings import Settings
+from luthier.corpus.settings import CorpusSettings
+from luthier.dataset.settings import DatasetSettings
+from luthier.engine.settings import (
+    AdamWOptimizer,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
+from luthier.models.settings import (
+    LoraTuning,
+    ModelSettings,
+    QuantizationSettings,
+    TuningSettings,
+)
+from luthier.objectives.settings import ObjectiveSettings
+
+
+class RunSettings(Settings):
+    """The run as a whole."""
+
+    stage: Literal["sft"] = "sft"
+    """What is trained: sft (supervised fine-tuning on conversations)."""
+
+    output_dir: str = "output"
+    """Folder of the run: settings, metrics, checkpoints, and the model at its top."""
+
+    trainer: Literal["luthier", "transformers"] = "luthier"
+    """The loop: luthier's own, or transformers.Trainer on the same batches and objective."""
+
+    seed: int = Field(default=42, ge=0)
+    """Seed of every random choice."""
+
+    deepspeed: str | None = None
+    """A DeepSpeed JSON file. One process has nothing to shard; see the notice that it gives."""
+
+    report_to: Literal["none"] | list[Literal["none"]] = "none"
+    """Trackers. `none`: the run folder's metrics.jsonl alone."""
+
+
+class RunConfig(Settings):
+    """All settings of a run, in sections."""
+
+    run: RunSettings = RunSettings()
+    model: ModelSettings
+    tuning: TuningSettings = LoraTuning()
+    quantization: QuantizationSettings = QuantizationSettings()
+    data: CorpusSettings = CorpusSettings()
+    tokens: DatasetSettings = DatasetSettings()
+    batches: BatchSettings = BatchSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: OptimizerSettings = AdamWOptimizer()
+    schedule: ScheduleSettings = ScheduleSettings()
+    training: TrainingSettings = TrainingSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()

@@ -1,0 +1,163 @@
+"""One fine-tuning job, from settings to a saved model: the wiring, and nothing but the wiring.
+
+Cheap checks come first, so that a wrong path is found before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from luthier.batches.collate import CausalLMCollator
+from luthier.batches.stream import BatchStream
+from luthier.checkpoints.store import CheckpointStore, RunState
+from luthier.contracts.training import Observer, Progress, StepRecord, StopRequest
+from luthier.core.seeds import derive_seed
+from luthier.engine.loop import Training, train
+from luthier.engine.metrics_file import MetricsFile
+from luthier.engine.optimizer import build_optimizer
+from luthier.engine.schedule import build_schedule, cadence, count_steps
+from luthier.models.load import check_model_path
+from luthier.objectives.sft import SupervisedFineTuning
+from luthier.recipes.job import Job, build_evaluator, build_job, model_writer
+from luthier.recipes.manifest import describe_run, now, write_manifest
+from luthier.recipes.processes import refuse_many_processes
+from luthier.recipes.reference import train_by_reference
+from luthier.recipes.resume import find_checkpoint, refuse_other_run, run_fingerprint
+from luthier.recipes.run_config import RunConfig
+from luthier.recipes.run_folder import METRICS, open_run_folder, write_run_yaml
+from luthier.recipes.screen import Screen
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run came to."""
+
+    folder: Path
+    progress: Progress
+    first_eval: dict[str, float] | None
+    last_eval: dict[str, float] | None
+    seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its last step."""
+        return self.progress.step >= self.progress.num_steps
+
+
+def run_training(
+    config: RunConfig, command: Sequence[str], screen: Screen, stop: StopRequest
+) -> TrainResult:
+    """Train a model as the settings say, and save it.
+
+    Args:
+        config: All settings.
+        command: The command line, for the manifest.
+        screen: Shows what happens.
+        stop: Asked after each step.
+
+    Returns:
+        The outcome; an unfinished run has a checkpoint to go on from.
+
+    Raises:
+        LuthierError: Anything that the user can mend, before training where it can be known.
+    """
+    started_s = time.perf_counter()
+    refuse_many_processes(os.environ)
+    check_model_path(config.model)
+    folder = open_run_folder(config.run.output_dir, config.checkpoints)
+    checkpoint = find_checkpoint(config, folder, screen.say)
+    job = build_job(config, folder, checkpoint, screen)
+    write_run_yaml(folder, config)
+    facts = describe_run(config, command, job.data.prepared.manifest, job.notices)
+    write_manifest(folder, facts)
+    history = _EvalHistory()
+    observers = (screen, MetricsFile(folder / METRICS), history)
+    if config.run.trainer == "transformers":
+        progress = train_by_reference(job, observers)
+    else:
+        progress = train_by_loop(job, checkpoint, observers, stop)
+    seconds = time.perf_counter() - started_s
+    result = TrainResult(folder, progress, history.first, history.last, seconds)
+    if result.finished:
+        model_writer(job)(folder)
+    outcome = {"steps": progress.step, "finished": result.finished, "seconds": round(seconds, 3)}
+    outcome |= {"eval": history.last}
+    write_manifest(folder, facts | {"ended": now(), "outcome": outcome})
+    return result
+
+
+def train_by_loop(
+    job: Job, checkpoint: Path | None, observers: Sequence[Observer], stop: StopRequest
+) -> Progress:
+    """Train with luthier's own loop."""
+    config, rows = job.config, job.data.prepared.train
+    collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
+    lengths = rows["length"]
+    batches = BatchStream(rows, lengths, collate, config.batches, config.run.seed)
+    optimizer = build_optimizer(
+        job.model,
+        config.optimizer,
+        learning_rate=config.schedule.learning_rate,
+        weight_decay=config.schedule.weight_decay,
+    )
+    training, per_epoch = config.training, batches.windows_per_epoch()
+    num_steps = count_steps(training.num_train_epochs, per_epoch, training.max_steps)
+    fingerprint = run_fingerprint(config, job.data.prepared.manifest["key"], job.precision.name)
+    store = CheckpointStore(
+        job.folder,
+        RunState(optimizer, batches, job.precision.scaler, fingerprint),
+        model_writer(job),
+        config.checkpoints.save_total_limit,
+    )
+    progress = Progress(num_steps=num_steps)
+    torch.manual_seed(derive_seed(config.run.seed, "training"))
+    if checkpoint is not None:
+        refuse_other_run(checkpoint, fingerprint)
+        store.load(checkpoint, progress)
+    evaluator = build_evaluator(job)
+    parts = Training(
+        model=job.model,
+        batches=batches,
+        objective=SupervisedFineTuning(config.objective.label_smoothing_factor),
+        optimizer=optimizer,
+        rate=build_schedule(config.schedule, num_steps),
+        precision=job.precision,
+        device=job.device,
+        progress=progress,
+        max_grad_norm=config.schedule.max_grad_norm,
+        logging_steps=training.logging_steps,
+        stop=stop,
+        eval_every=cadence(training.eval_strategy, training.eval_steps, per_epoch),
+        save_every=cadence(training.save_strategy, training.save_steps, per_epoch),
+        eval_on_start=training.eval_on_start,
+        evaluator=evaluator,
+        sink=store,
+        observers=observers,
+    )
+    return train(parts)
+
+
+
+
+class _EvalHistory:
+    """Keeps the first and the last evaluation of a run; implements `Observer`."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, float] | None = None
+        self.last: dict[str, float] | None = None
+
+    def on_evaluation(self, record: StepRecord) -> None:
+        self.last = dict(record.metrics)
+        self.first = self.first or self.last
+
+    def on_start(self, progress: Progress) -> None: ...
+    def on_step(self, record: StepRecord) -> None: ...
+    def on_log(self, record: StepRecord) -> None: ...
+    def on_checkpoint(self, step: int, path: str) -> None: ...
+    def on_end(self, progress: Progress) -> None: ...
