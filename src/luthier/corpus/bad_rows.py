@@ -74,7 +74,7 @@ class RowError(Exception):
 
     def data_error(self, origin: Origin) -> DataError:
         """Return the error that ends the run, for rows that can't be skipped."""
-        return DataError(self.detail, where=str(origin), mend=self.mend or MENDS[self.reason])
+        return DataError(self.detail, where=str(origin), mend=self.mend or f"{MENDS[self.reason]}.")
 
 
 def raise_rejection(rejection: Rejection) -> NoReturn:
@@ -84,6 +84,16 @@ def raise_rejection(rejection: Rejection) -> NoReturn:
         DataError: Always.
     """
     mend = f"{MENDS[rejection.reason]}, {_SKIP}"
+    raise DataError(rejection.detail, where=str(rejection.origin), mend=mend)
+
+
+def raise_unskippable(rejection: Rejection) -> NoReturn:
+    """End the run at a row that can't be used, where `on_bad_row` has no say.
+
+    Raises:
+        DataError: Always.
+    """
+    mend = f"{MENDS[rejection.reason]}."
     raise DataError(rejection.detail, where=str(rejection.origin), mend=mend)
 
 

@@ -106,25 +106,8 @@ def _entry_sources(name: str, value: Any, dataset_dir: Path, where: str) -> list
     entry = _checked_object(value, f"the entry {name!r}", _KEYS, where)
     columns = _checked_names(entry, "columns", _COLUMNS | _PREFERENCE | _OTHER_DATA, where)
     tags = _checked_names(entry, "tags", _TAGS, where)
-    if entry.get("ranking") or _PREFERENCE & columns.keys():
-        raise DataError(
-            f"{name!r} is preference data (ranking): supervised fine-tuning learns one answer",
-            where=where,
-            mend="Name a data set without chosen and rejected answers.",
-        )
-    if others := sorted(_OTHER_DATA & columns.keys()):
-        raise DataError(
-            f"{name!r} has {others[0]}, which this stage can't use",
-            where=where,
-            mend="Name a data set of plain text.",
-        )
-    num_samples = entry.get("num_samples")
-    if num_samples is not None and (type(num_samples) is not int or num_samples < 1):
-        raise DataError(
-            f"num_samples is {kind_of(num_samples)}, not a whole number from 1 up",
-            where=where,
-            mend="Write a number, or remove num_samples to use all rows.",
-        )
+    _refuse_other_data(name, entry, columns, where)
+    num_samples = _num_samples(entry, where)
     declare = partial(
         Source,
         name,
@@ -157,6 +140,34 @@ def _entry_sources(name: str, value: Any, dataset_dir: Path, where: str) -> list
             mend="Join the files, or give each an entry of its own.",
         )
     return [declare(path=file) for file in files]
+
+
+def _refuse_other_data(
+    name: str, entry: dict[str, Any], columns: Mapping[str, str], where: str
+) -> None:
+    if entry.get("ranking") or _PREFERENCE & columns.keys():
+        raise DataError(
+            f"{name!r} is preference data (ranking): supervised fine-tuning learns one answer",
+            where=where,
+            mend="Name a data set without chosen and rejected answers.",
+        )
+    if others := sorted(_OTHER_DATA & columns.keys()):
+        raise DataError(
+            f"{name!r} has {others[0]}, which this stage can't use",
+            where=where,
+            mend="Name a data set of plain text.",
+        )
+
+
+def _num_samples(entry: dict[str, Any], where: str) -> int | None:
+    num_samples = entry.get("num_samples")
+    if num_samples is not None and (type(num_samples) is not int or num_samples < 1):
+        raise DataError(
+            f"num_samples is {kind_of(num_samples)}, not a whole number from 1 up",
+            where=where,
+            mend="Write a number, or remove num_samples to use all rows.",
+        )
+    return num_samples
 
 
 def _files(file_name: str, dataset_dir: Path, where: str) -> list[Path]:

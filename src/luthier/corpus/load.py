@@ -9,7 +9,7 @@ from pathlib import Path
 from luthier.contracts.conversation import Corpus, Message, Origin, Rejection
 from luthier.core.errors import DataError, SettingsError, did_you_mean
 from luthier.core.files import write_text
-from luthier.corpus.bad_rows import MENDS, RowError, raise_rejection
+from luthier.corpus.bad_rows import MENDS, RowError, raise_rejection, raise_unskippable
 from luthier.corpus.filters import why_dropped
 from luthier.corpus.layouts import declared_layout, find_layout
 from luthier.corpus.readers.dispatch import read_rows, read_source
@@ -58,7 +58,7 @@ def load_prompts(path: Path) -> list[tuple[Origin, tuple[Message, ...]]]:
         DataError: The file can't be read, or a row holds no prompt.
     """
     prompts: list[tuple[Origin, tuple[Message, ...]]] = []
-    for origin, row in read_rows(path, _raise_without_skip):
+    for origin, row in read_rows(path, raise_unskippable):
         try:
             prompts.append((origin, prompt_from_row(row)))
         except RowError as error:

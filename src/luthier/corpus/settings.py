@@ -16,7 +16,7 @@ class CorpusSettings(Settings):
     """Training data: a json, jsonl, csv or parquet file, a folder of these, or a hub name."""
 
     val_file: str | list[str] | None = None
-    """Validation data, in the same forms. Without it, `val_size` cuts some from the training data."""
+    """Validation data, in the same forms. Without it, `val_size` cuts it from the training rows."""
 
     dataset: str | list[str] | None = None
     """Names of entries of dataset_info.json in `dataset_dir` (as in LLaMA-Factory)."""
@@ -25,7 +25,7 @@ class CorpusSettings(Settings):
     """Folder that holds dataset_info.json and the files that it names."""
 
     val_size: float = Field(default=0.0, ge=0)
-    """Validation rows cut from the training data: a share below 1, or a number of rows from 1 up."""
+    """Validation rows cut from the training rows: a share below 1, or a number from 1 up."""
 
     stratify_by: str = "length"
     """Keep this alike on both sides of the split: `length` (in tokens) or the name of a column."""

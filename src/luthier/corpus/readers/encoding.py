@@ -23,6 +23,8 @@ _BOMS = (
     (b"\xfe\xff", "utf-16"),
 )
 
+_ZEROS = {"x000": "utf-32le", "000x": "utf-32be", "x0x0": "utf-16le", "0x0x": "utf-16be"}
+
 
 def wide_encoding(head: bytes) -> str | None:
     """Return the UTF-16 or UTF-32 that a file's first bytes give away, or None.
@@ -33,14 +35,19 @@ def wide_encoding(head: bytes) -> str | None:
     for mark, codec in _BOMS:
         if head.startswith(mark):
             return codec
-    zeros = tuple(byte == 0 for byte in head[:4])
     # Data files begin with an ASCII character ([, {, a letter, a quote, a space).
-    return {
-        (False, True, True, True): "utf-32le",
-        (True, True, True, False): "utf-32be",
-        (False, True, False, True): "utf-16le",
-        (True, False, True, False): "utf-16be",
-    }.get(zeros)
+    zeros = "".join("0" if byte == 0 else "x" for byte in head[:4])
+    return _ZEROS.get(zeros)
+
+
+def line_of(data: bytes, position: int) -> int:
+    """Return the line of a byte, from 1."""
+    return data.count(b"\n", 0, position) + 1
+
+
+def byte_in_line(data: bytes, position: int) -> int:
+    """Return the place of a byte in its line, from 1."""
+    return position - data.rfind(b"\n", 0, position)
 
 
 def guess_encoding(data: bytes) -> str | None:
@@ -72,7 +79,7 @@ def encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataErro
     near = error.object[max(0, error.start - _NEAR_BYTES) : error.start + _NEAR_BYTES]
     if near not in sample:
         sample += near
-    byte = error.start - error.object.rfind(b"\n", 0, error.start)
+    byte = byte_in_line(error.object, error.start)
     where = f"{path}:{line}"
     if _is_mostly_utf8(sample):
         return DataError(
@@ -120,7 +127,7 @@ def _is_kana(char: str) -> bool:
 
 
 def _is_letter_or_sign(char: str) -> bool:
-    return char.isalpha() or char in "‘’“”–—…€£°´«»"  # noqa: RUF001
+    return char.isalpha() or char in "‘’“”–—…€£°´«»"
 
 
 # Lead bytes of the punctuation rows and of the commonest characters ("level 1") of each table.

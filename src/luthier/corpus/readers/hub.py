@@ -24,13 +24,13 @@ def read_hub(source: Source) -> Iterator[tuple[Origin, dict[str, Any]]]:
 
 
 def _load(source: Source) -> Any:
-    import datasets
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
-    options = {"name": source.subset, "data_dir": source.folder}
-    given = {key: value for key, value in options.items() if value is not None}
+    assert source.hub is not None, "the source of a hub reader has a hub name"
     try:
-        found = datasets.load_dataset(source.hub, **given)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        found = load_dataset(source.hub, source.subset, data_dir=source.folder)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(
             f"{source.hub} can't be loaded from the hub: {error}",
             where=source.name,

@@ -12,7 +12,13 @@ from typing import BinaryIO
 
 from luthier.core.errors import DataError
 from luthier.corpus.bad_rows import MENDS, RowError
-from luthier.corpus.readers.encoding import convert_mend, encoding_error, wide_encoding
+from luthier.corpus.readers.encoding import (
+    byte_in_line,
+    convert_mend,
+    encoding_error,
+    line_of,
+    wide_encoding,
+)
 
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -91,14 +97,14 @@ def read_text(path: Path) -> str:
     zero = data.find(b"\0")
     if zero >= 0:
         raise DataError(
-            f"zero bytes at {_place(data, zero)}",
-            where=f"{path}:{data.count(b'\n', 0, zero) + 1}",
+            f"zero bytes at byte {byte_in_line(data, zero)} of this line",
+            where=f"{path}:{line_of(data, zero)}",
             mend=f"{MENDS['nul_bytes']}.",
         )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = line_of(data, error.start)
         if ends_in_a_character(error):
             raise DataError(
                 "the file ends in the middle of a character",
@@ -134,7 +140,3 @@ def decode_line(path: Path, line: int, raw: bytes) -> str:
 def ends_in_a_character(error: UnicodeDecodeError) -> bool:
     """Return whether the only damage is that the bytes stop within a character."""
     return error.reason == "unexpected end of data" and error.end == len(error.object)
-
-
-def _place(data: bytes, position: int) -> str:
-    return f"byte {position - data.rfind(b'\n', 0, position)} of this line"

@@ -45,7 +45,7 @@ class Source:
         assert (self.path is None) != (self.hub is None), "a source is a file or a hub name"
 
     def as_json(self) -> dict[str, Any]:
-        """Return all that decides its rows beside the bytes of the file, for hashes and manifests."""
+        """Return what decides its rows beside the bytes of the file, for hashes and manifests."""
         return {
             "name": self.name,
             "file": None if self.path is None else self.path.name,
