@@ -22,7 +22,9 @@ class Origin:
     line: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line is not None else f"{self.file} row {self.row}"
+        if self.line is None:
+            return f"{self.file} row {self.row}"
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def append_jsonl(path: Path, record: Any) -> None:
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path) -> Generator[Path]:
     """Yield an empty folder beside `target`, and rename it to `target` if the block succeeds.
 
     If the block fails the folder is removed and `target` is as it was. A `target` that exists is
@@ -62,20 +62,37 @@ def staged_folder(target: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
-        for file in staging.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        retired = None
-        if target.exists():
-            retired = target.with_name(f"{STAGING_PREFIX}old-{uuid.uuid4().hex[:8]}")
-            target.rename(retired)
-        staging.rename(target)
-        sync_folder(target.parent)
-        if retired is not None:
-            shutil.rmtree(retired)
+        _sync_tree(staging)
+        _swap_in(staging, target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _swap_in(staging: Path, target: Path) -> None:
+    retired = None
+    if target.exists():
+        retired = target.with_name(f"{STAGING_PREFIX}old-{uuid.uuid4().hex[:8]}")
+        target.rename(retired)
+    try:
+        staging.rename(target)
+    except BaseException:
+        if retired is not None:
+            retired.rename(target)
+        raise
+    sync_folder(target.parent)
+    if retired is not None:
+        # What can't be removed stays under a staging name; the new folder is in place.
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -40,8 +40,17 @@ def hash_file(path: Path) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> Mapping[str, str]:
-    """Return `{file name: sha256}` of several files."""
-    return {path.name: hash_file(path) for path in paths}
+    """Return `{file name: sha256}` of several files.
+
+    Raises:
+        ValueError: Two of them have the same name, so that one would hide the other.
+    """
+    hashes: dict[str, str] = {}
+    for path in paths:
+        if path.name in hashes:
+            raise ValueError(f"two files are named {path.name}: their hashes need longer names")
+        hashes[path.name] = hash_file(path)
+    return hashes
 
 
 def keyed_fraction(key: str, seed: int) -> float:

@@ -9,10 +9,9 @@ GIB = 1024**3
 
 def format_bytes(num_bytes: float) -> str:
     """Return a size with the unit that keeps it short, for example `1.5 GiB`."""
-    for size, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {name}"
-    return f"{num_bytes:.0f} B"
+    if num_bytes < KIB:
+        return f"{num_bytes:.0f} B"
+    return _scaled(num_bytes, KIB, (" KiB", " MiB", " GiB", " TiB"))
 
 
 def format_seconds(seconds: float) -> str:
@@ -27,12 +26,20 @@ def format_seconds(seconds: float) -> str:
 
 def format_count(count: float) -> str:
     """Return a count with a suffix once it is long: `999`, `12.3k`, `1.7M`, `8.0B`."""
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if count >= size:
-            return f"{count / (1e3 if suffix == 'k' else size):.1f}{suffix}"
-    return f"{count:,.0f}"
+    if count < 10_000:
+        return f"{count:,.0f}"
+    return _scaled(count, 1000, ("k", "M", "B", "T"))
 
 
 def format_share(part: float, whole: float) -> str:
     """Return a share in per cent, and a dash where there is nothing to share."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _scaled(value: float, base: int, suffixes: tuple[str, ...]) -> str:
+    # The next unit is taken where rounding would otherwise say "1000.0k".
+    for suffix in suffixes[:-1]:
+        value /= base
+        if round(value, 1) < base:
+            return f"{value:.1f}{suffix}"
+    return f"{value / base:.1f}{suffixes[-1]}"

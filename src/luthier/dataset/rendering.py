@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from luthier.contracts.conversation import Conversation, Message, Origin, Rejection
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.errors import DataError
+from luthier.dataset.masking import taught_tokens, without_end
 from luthier.dataset.templates import PROBE, ChatTemplate
 from luthier.dataset.tokens import Encoder, Tokens
 from luthier.dataset.transcript import Answer, Transcript, transcribe, transcribe_by_turn
@@ -223,7 +224,7 @@ class Renderer:
                 taught = [(tokens.index(answer.start), tokens.index(answer.end))]
             if answer.turn in transcript.cut_turns:
                 taught = [
-                    _without_end(transcript.text, tokens, *span, self.encoder.control_ids)
+                    without_end(transcript.text, tokens, *span, self.encoder.control_ids)
                     for span in taught
                 ]
                 # The end of a cut answer is no end: it isn't taught even as a part of a prompt.
@@ -234,56 +235,6 @@ class Renderer:
         weights[:1] = [0.0] * len(weights[:1])  # no position predicts the first token
         starts = tuple(tokens.index(answer.start) for answer in transcript.answers)
         return Rendered(transcript, tokens.ids, weights, tokens.ends, starts)
-
-
-def taught_tokens(
-    text: str, tokens: Tokens, answer: Answer, control_ids: frozenset[int]
-) -> list[tuple[int, int]]:
-    """Return the ranges of tokens that one answer teaches, its end token included.
-
-    The end token is the last control token of the turn with nothing but white space behind it. A
-    template whose author's marks stop right before it is extended by it (huggingface/trl#5988):
-    a model that isn't taught its end token never stops.
-
-    Args:
-        text: The text of the row.
-        tokens: Its tokens.
-        answer: Where the answer stands.
-        control_ids: Ids of the control tokens.
-    """
-    spans = [(tokens.index(start), tokens.index(end)) for start, end in answer.taught]
-    first, last = spans.pop()
-    turn_end = tokens.index(answer.end)
-    body = _before_space(text, tokens, first, last)
-    if body > first and tokens.ids[body - 1] in control_ids:
-        last = body
-    elif last < turn_end and tokens.ids[last] in control_ids:
-        last += 1
-    return [*spans, (first, last)]
-
-
-def _without_end(
-    text: str, tokens: Tokens, first: int, last: int, control_ids: frozenset[int]
-) -> tuple[int, int]:
-    """Take all that the template writes behind an answer off a range of tokens."""
-    while last > first:
-        body = _before_space(text, tokens, first, last)
-        if body > first and tokens.ids[body - 1] in control_ids:
-            body -= 1
-        if body == last:
-            break
-        last = body
-    return first, last
-
-
-def _before_space(text: str, tokens: Tokens, first: int, last: int) -> int:
-    """Return where the white space starts that a range of tokens ends with."""
-    while last > first:
-        start = tokens.ends[last - 2] if last > 1 else 0
-        if not text[start : tokens.ends[last - 1]].isspace():
-            break
-        last -= 1
-    return last
 
 
 def _inexact(transcript: Transcript, answer: Answer) -> Rejection:
@@ -347,6 +298,5 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     (row,) = renderer.render(Conversation(PROBE, Origin("stop_token_ids", 0)))
     taught = [id_ for id_ in row.labels if id_ != IGNORE_INDEX]
     ends = [id_ for id_ in taught[-1:] if id_ in renderer.encoder.control_ids]
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        ends.append(tokenizer.eos_token_id)
-    return ends
+    eos = tokenizer.eos_token_id
+    return [*ends, eos] if isinstance(eos, int) and eos not in ends else ends

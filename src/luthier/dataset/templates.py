@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.conversation import Message
 from luthier.contracts.notice import Notice
@@ -30,10 +30,11 @@ END_OF_TURN: dict[str, str | None] = {
 }
 """Built-in templates and the token that ends a turn; None: the tokenizer's own end token."""
 
-MODEL_FAMILIES = tuple(
-    "baichuan cohere command deepseek default empty ernie exaone falcon gemma glm gpt granite "
-    "hunyuan internlm intern kimi llama2 llama4 llava minicpm ministral mistral mixtral mllama "
-    "moonlight olmo phi qwen qwq seed smollm vicuna yi zephyr".split()
+MODEL_FAMILIES = (
+    *("baichuan", "cohere", "command", "deepseek", "default", "empty", "ernie", "exaone"),
+    *("falcon", "gemma", "glm", "gpt", "granite", "hunyuan", "intern", "kimi", "llama2", "llama4"),
+    *("llava", "minicpm", "ministral", "mistral", "mixtral", "mllama", "moonlight", "olmo", "phi"),
+    *("qwen", "qwq", "seed", "smollm", "vicuna", "yi", "zephyr"),
 )
 """Names by which LLaMA-Factory calls templates that the models themselves carry."""
 
@@ -100,18 +101,20 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        names: dict[str, Any] = dict(self.special_tokens)
         try:
-            texts, ranges = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 conversations=[turns],
                 chat_template=self.text,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marked,
-                **self.special_tokens,
+                **names,
             )
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise _refusal(error, turns, where) from error
         except (MemoryError, RecursionError) as error:
             raise _runaway(type(error).__name__, where) from error
+        texts, ranges = rendered
         if len(texts[0]) > MAX_ADDED_CHARS + 10 * sum(len(m.content) for m in messages):
             raise _runaway(f"{len(texts[0]):,} characters of text", where)
         return texts[0], ranges[0] if marked else []

@@ -41,9 +41,8 @@ class Tokens:
     @classmethod
     def of(cls, encoding: Encoding) -> Tokens:
         """Take over what the backend returned."""
-        offsets = encoding.offsets
-        ends = list(accumulate((end for _, end in offsets), max))
-        return cls(encoding.ids, [start for start, _ in offsets], ends)
+        starts, ends = zip(*encoding.offsets, strict=True) if encoding.ids else ((), ())
+        return cls(encoding.ids, list(starts), list(accumulate(ends, max)))
 
     def index(self, place: int) -> int:
         """Return the first token that reaches beyond a place in the text.
@@ -84,8 +83,10 @@ class Encoder:
         self.control_ids = frozenset(
             id_
             for id_, token in tokenizer.added_tokens_decoder.items()
-            if token.special or (token.content in template and not token.content.isspace())
-        ) | ({tokenizer.eos_token_id} - {None})
+            if token.special
+            or token.content == tokenizer.eos_token
+            or (token.content in template and not token.content.isspace())
+        )
         self._remembered: dict[str, list[int]] = {}
 
     def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:

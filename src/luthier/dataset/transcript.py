@@ -184,9 +184,7 @@ def _transcript(
     return Transcript(conversation, messages, text, tuple(answers), remarks=frozenset(remarks))
 
 
-def _clipped(
-    ranges: Iterable[tuple[int, int]], start: int, end: int
-) -> Iterable[tuple[int, int]]:
+def _clipped(ranges: Iterable[tuple[int, int]], start: int, end: int) -> Iterable[tuple[int, int]]:
     """Keep of the author's marks what lies inside the answer: a role header is no answer."""
     for first, last in ranges:
         first, last = max(first, start), min(last, end)

@@ -1,0 +1,192 @@
+"""Prepared data on disk: what a folder of it holds, how it is written, when it is trusted.
+
+    <prepared_dir>/<key>/
+      train/, val/       Arrow files of `datasets`, val only where there is one
+      rejected.jsonl     rows that left, with the reason
+      manifest.json      what went in, what was done, what came out; hash and size of each file
+
+A folder appears whole or not at all, and is used again only if its key and every file in it are
+what the manifest says.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.contracts.conversation import Rejection
+from luthier.contracts.notice import Notice
+from luthier.core.errors import LuthierError
+from luthier.core.files import STAGING_PREFIX, staged_folder, write_json
+from luthier.core.hashing import hash_file
+from luthier.core.units import format_bytes
+from luthier.corpus.load import write_rejected
+
+if TYPE_CHECKING:
+    import datasets
+
+MANIFEST = "manifest.json"
+REJECTED = "rejected.jsonl"
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Data that is ready to train on.
+
+    Attributes:
+        train: Training rows, in the order of the files.
+        val: Validation rows, or None.
+        folder: Where they lie.
+        manifest: What stands in manifest.json.
+        notices: What had to be substituted, and the warnings of `checks.py`.
+        from_cache: Whether an earlier run prepared them.
+    """
+
+    train: datasets.Dataset
+    val: datasets.Dataset | None
+    folder: Path
+    manifest: dict[str, Any]
+    notices: tuple[Notice, ...]
+    from_cache: bool
+
+
+def prepared_root(prepared_dir: str | None) -> Path:
+    """Return the folder that holds all prepared data: the setting's, else luthier's cache."""
+    if prepared_dir is not None:
+        return Path(prepared_dir).expanduser()
+    cache = os.environ.get("LUTHIER_CACHE")
+    return (Path(cache) if cache else Path.home() / ".cache" / "luthier") / "prepared"
+
+
+def write_prepared(
+    folder: Path,
+    splits: dict[str, datasets.Dataset],
+    rejections: Sequence[Rejection],
+    manifest: dict[str, Any],
+    needed_bytes: int,
+) -> None:
+    """Write a folder of prepared data, whole or not at all.
+
+    Args:
+        folder: Where it is to lie; what lies there is replaced.
+        splits: The data sets by name.
+        rejections: The rows that left.
+        manifest: All of the manifest but the list of files.
+        needed_bytes: About how much room the data takes.
+
+    Raises:
+        LuthierError: The disk is full, or the folder can't be written.
+    """
+    with disk_errors(folder.parent, needed_bytes):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(folder.parent, needed_bytes)
+        _remove_abandoned(folder)
+        with staged_folder(folder) as staging, _no_progress_bars():
+            for name, rows in splits.items():
+                rows.save_to_disk(str(staging / name))
+            write_rejected(staging / REJECTED, rejections)
+            write_json(staging / MANIFEST, {**manifest, "files": _files(staging)})
+
+
+def read_prepared(folder: Path, key: str) -> Prepared | None:
+    """Return the data of a folder, or None if it isn't there, isn't whole or isn't of this key."""
+    import datasets
+
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if manifest.get("key") != key or manifest.get("files") != _files(folder):
+        return None
+    with _no_progress_bars():
+        splits = {
+            name: datasets.Dataset.load_from_disk(str(folder / name)) for name in manifest["splits"]
+        }
+    return Prepared(
+        train=splits["train"],
+        val=splits.get("val"),
+        folder=folder,
+        manifest=manifest,
+        notices=tuple(Notice(**notice) for notice in manifest["warnings"]),
+        from_cache=True,
+    )
+
+
+@contextmanager
+def disk_errors(root: Path, needed_bytes: int = 0) -> Generator[None]:
+    """Say plainly that a disk is full or a folder closed.
+
+    Raises:
+        LuthierError: In place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise _disk_full(root, needed_bytes) from error
+        if error.errno in _NOT_ALLOWED:
+            raise LuthierError(
+                f"prepared data can't be written: {error.strerror}",
+                where=str(root),
+                mend="Set prepared_dir (or LUTHIER_CACHE) to a folder that you may write to.",
+            ) from error
+        raise
+
+
+def _check_room(root: Path, needed_bytes: int) -> None:
+    if shutil.disk_usage(root).free < needed_bytes:
+        raise _disk_full(root, needed_bytes)
+
+
+def _disk_full(root: Path, needed_bytes: int) -> LuthierError:
+    free = format_bytes(shutil.disk_usage(root).free)
+    return LuthierError(
+        f"the disk is full: prepared data needs {format_bytes(needed_bytes)}, {free} are free",
+        where=str(root),
+        mend="Free some room, or set prepared_dir (or LUTHIER_CACHE) to a folder on another disk.",
+    )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a killed run left half-written; the caller holds the lock of this key."""
+    for left in folder.parent.glob(f"{STAGING_PREFIX}{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return hash and size of each file but the manifest."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "sha256": hash_file(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+@contextmanager
+def _no_progress_bars() -> Generator[None]:
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    were_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_disabled:
+            enable_progress_bars()

@@ -1,0 +1,154 @@
+"""Conversations to prepared rows: rendered, brought under the length limit, accounted for.
+
+In: the corpus of one side, training or validation. Out: its rows, grouped by conversation so that
+a split can't part them, with a reason for each row that left.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from luthier.contracts.conversation import Conversation, Corpus, Rejection
+from luthier.core.errors import DataError
+from luthier.dataset.rendering import Rendered, Renderer
+from luthier.dataset.row_table import Row
+from luthier.dataset.settings import DatasetSettings
+from luthier.dataset.transcript import Remark, Transcript
+from luthier.dataset.truncation import shorten
+
+BATCH_SIZE = 256
+"""Conversations that are tokenised together."""
+
+MAX_REJECTED_CHARS = 2_000
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(slots=True)
+class Side:
+    """The rows of one corpus as they are made.
+
+    Attributes:
+        conversations: Those that gave at least one row.
+        rows: Their rows, conversation by conversation.
+        rejections: Rows that left, from reading on.
+        num_read: Rows read.
+        num_cut: Rows that were cut to `cutoff_len`.
+        num_tokens_cut: Tokens that they lost.
+        remarks: For each remark the origins of the rows that carry it.
+    """
+
+    conversations: list[Conversation] = field(default_factory=list[Conversation])
+    rows: list[list[Row]] = field(default_factory=list[list[Row]])
+    rejections: list[Rejection] = field(default_factory=list[Rejection])
+    num_read: int = 0
+    num_cut: int = 0
+    num_tokens_cut: int = 0
+    remarks: defaultdict[Remark, list[str]] = field(
+        default_factory=lambda: defaultdict[Remark, list[str]](list)
+    )
+
+    def keys(self, indexes: Sequence[int]) -> list[str]:
+        """Return what tells some of the conversations from others."""
+        return [self.conversations[i].key() for i in indexes]
+
+    def rows_of(self, indexes: Sequence[int]) -> list[Row]:
+        """Return the rows of some of the conversations, in order."""
+        return [row for i in indexes for row in self.rows[i]]
+
+
+@dataclass(frozen=True, slots=True)
+class SideMaker:
+    """Makes rows of conversations.
+
+    Attributes:
+        renderer: Tokenizer, template and mask.
+        settings: What becomes of rows that are too long.
+        skip_refused: Leave out conversations that the template refuses, instead of ending the run.
+        progress: Called as the work goes on.
+    """
+
+    renderer: Renderer
+    settings: DatasetSettings
+    skip_refused: bool
+    progress: Report
+
+    def make(self, corpus: Corpus) -> Side:
+        """Return the rows of a corpus, in its order.
+
+        Raises:
+            DataError: The template refuses a conversation, and `skip_refused` is off.
+        """
+        side = Side(rejections=list(corpus.rejections), num_read=corpus.num_rows_read)
+        num_all = len(corpus.conversations)
+        for start in range(0, num_all, BATCH_SIZE):
+            self.progress("tokenising", start, num_all)
+            self._add(corpus.conversations[start : start + BATCH_SIZE], side)
+        self.progress("tokenising", num_all, num_all)
+        return side
+
+    def _add(self, conversations: Sequence[Conversation], side: Side) -> None:
+        transcripts: list[Transcript] = []
+        owners: list[int] = []
+        for number, conversation in enumerate(conversations):
+            written = self._transcripts(conversation, side)
+            transcripts += written
+            owners += [number] * len(written)
+        rows: defaultdict[int, list[Row]] = defaultdict(list)
+        for owner, group in zip(owners, self.renderer.encode(transcripts), strict=True):
+            for row in group:
+                kept = self._fit(row, side)
+                if kept is not None:
+                    rows[owner].append(kept)
+        for owner, made in rows.items():
+            side.conversations.append(conversations[owner])
+            side.rows.append(made)
+
+    def _transcripts(self, conversation: Conversation, side: Side) -> list[Transcript]:
+        """Write one conversation out; a refusal ends the run or is counted, as the user chose."""
+        try:
+            written = self.renderer.transcripts(conversation)
+        except DataError as error:
+            if not self.skip_refused:
+                mend = f"{error.mend} Or set on_bad_row: skip to leave such rows out."
+                raise DataError(error.problem, where=error.where, mend=mend) from error
+            side.rejections.append(_rejection(conversation, "template_refused", error.problem))
+            return []
+        if not written:
+            detail = "every answer has weight 0"
+            side.rejections.append(_rejection(conversation, "no_supervised_token", detail))
+        return written
+
+    def _fit(self, row: Rendered | Rejection, side: Side) -> Row | None:
+        """Bring one row under the length limit and pack it; None if it leaves."""
+        if isinstance(row, Rendered) and len(row.input_ids) > self.settings.cutoff_len:
+            num_tokens = len(row.input_ids)
+            row = self._shorten(row)
+            if isinstance(row, Rendered):
+                side.num_cut += 1
+                side.num_tokens_cut += num_tokens - len(row.input_ids)
+        if isinstance(row, Rendered) and not any(row.loss_weights):
+            detail = "nothing of its answer is left to learn from"
+            row = _rejection(row.transcript.conversation, "no_supervised_token", detail)
+        if isinstance(row, Rejection):
+            side.rejections.append(row)
+            return None
+        packed = Row.of(row)
+        for remark in row.transcript.remarks:
+            side.remarks[remark].append(packed.origin)
+        return packed
+
+    def _shorten(self, row: Rendered) -> Rendered | Rejection:
+        settings = self.settings
+        if settings.on_long_row == "cut":
+            return shorten(row, self.renderer, settings.cutoff_len, settings.min_answer_share)
+        detail = f"{len(row.input_ids)} tokens, cutoff_len is {settings.cutoff_len}"
+        return _rejection(row.transcript.conversation, "too_long", detail)
+
+
+def _rejection(conversation: Conversation, reason: str, detail: str) -> Rejection:
+    content = conversation.messages[-1].content[:MAX_REJECTED_CHARS]
+    return Rejection(conversation.origin, reason, detail, content)
