@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from luthier.contracts.conversation import Conversation, Message, Origin
+from luthier.contracts.conversation import Conversation, Message, Origin, Rejection
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.errors import DataError
 from luthier.dataset.rendering import Renderer, render, render_prompt, stop_token_ids
@@ -23,16 +23,18 @@ def as_dicts(messages: Any) -> list[dict[str, str]]:
 
 def reference_ids(renderer: Renderer, messages: Any, **options: Any) -> list[int]:
     """Return the ids that transformers gives, without any of luthier's code."""
-    return renderer.encoder.tokenizer.apply_chat_template(
-        as_dicts(messages), return_dict=False, **options
-    )
+    tokenizer: Any = renderer.encoder.tokenizer
+    return tokenizer.apply_chat_template(as_dicts(messages), return_dict=False, **options)
 
 
 GOLDEN = {
     ("chatml", "chatml"): "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     "«Hello.<|im_end|>»\n<|im_start|>user\nColours?<|im_end|>\n<|im_start|>assistant\n"
     "«Red and\nblue.<|im_end|>»\n",
-    ("llama3", "llama3"): "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+    (
+        "llama3",
+        "llama3",
+    ): "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n«Hello.<|eot_id|>»"
     "<|start_header_id|>user<|end_header_id|>\n\nColours?<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n«Red and\nblue.<|eot_id|>»",
@@ -134,9 +136,9 @@ def test_marks_that_mark_nothing_are_not_believed(load_tiny, talk, shown):
 def test_marks_that_include_the_header_are_cut_to_what_the_model_writes(load_tiny, talk, shown):
     tokenizer = load_tiny("chatml")
     tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>assistant\n"
-        "{{ m.content }}<|im_end|>\n{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n"
-        "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% generation %}<|im_start|>assistant\n{{ m.content }}<|im_end|>\n{% endgeneration %}"
+        "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     (row,) = render(talk(("u", "Hi"), ("a", "Hello.")), tokenizer)
@@ -213,6 +215,15 @@ def test_a_token_across_the_border_is_taken_apart(load_tiny, talk):
     assert len(rows) == 2
 
 
+def test_line_ends_that_grow_together_only_at_the_end_of_a_text_do_no_harm(renderer, talk):
+    # GPT-2's pattern reads "\n\n" as one token at the end of a prompt, and as two before a word.
+    made = renderer("chatml", "llama3")
+    for row in made.render(talk(*TWO_TURNS)):
+        (start,) = row.answer_starts
+        assert row.input_ids[:start] == made.prompt_ids(row.transcript.messages[:-1])
+        assert row.transcript.remarks == {"turn_by_turn"}
+
+
 def test_an_answer_that_cannot_be_taken_apart_is_rejected(load_tiny, talk, monkeypatch):
     tokenizer = load_tiny("chatml")
     made = Renderer(tokenizer)
@@ -220,6 +231,7 @@ def test_an_answer_that_cannot_be_taken_apart_is_rejected(load_tiny, talk, monke
     monkeypatch.setattr(made.encoder, "encode_in_two", lambda *_: None)
     conversation = talk(("u", "Hi"), ("a", "Hello."))
     ((rejection,),) = made.encode(made.transcripts(conversation))
+    assert isinstance(rejection, Rejection)
     assert (rejection.reason, rejection.content) == ("inexact_border", "Hello.")
     with pytest.raises(DataError, match=r"rows.jsonl:7: .*can't be tokenised apart"):
         made.render(conversation)
@@ -247,11 +259,10 @@ def test_what_stops_an_answer_is_the_end_of_turn_and_eos(load_tiny):
 # Random conversations, made of what breaks masks: control tokens, headers, spaces at the edges,
 # nothing at all, and characters of several bytes or several code points.
 
-FRAGMENTS = st.sampled_from(
-    ["<|im_end|>", "<|im_start|>assistant\n", "<|eot_id|>", "</s>", "[/INST]", "### Response:\n"]
-    + ["\n", "\n\n", " ", "  ", "\t", "\u3000", "\u00a0", "\r\n", "the dog", " fox", "'s", "12", "345"]
-    + ["木", "é", "e\u0301", "🎻", "👩\u200d👧", "\u202e", "\x00", "\ufeff", "<think>", "</think>", "İ"]
-)
+CONTROL = ("<|im_end|>", "<|im_start|>assistant\n", "<|eot_id|>", "</s>", "[/INST]", "<think>")
+SPACES = ("\n", "\n\n", " ", "  ", "\t", "\u3000", "\u00a0", "\r\n", "\u202e", "\x00", "\ufeff")
+WORDS = ("the dog", " fox", "'s", "12", "345", "木", "é", "e\u0301", "🎻", "👩\u200d👧", "İ")
+FRAGMENTS = st.sampled_from((*CONTROL, *SPACES, *WORDS, "### Response:\n", "</think>"))
 WILD = st.characters(exclude_categories=["Cs"])
 CONTENTS = st.lists(st.one_of(FRAGMENTS, st.text(WILD, max_size=6)), max_size=5).map("".join)
 
@@ -314,14 +325,8 @@ def test_prompts_are_those_of_inference_in_models_own_templates(
     tokenizer, template, renderer, conversation
 ):
     made = renderer(tokenizer, template)
-    try:
-        rows = made.render(conversation)
-    except DataError as error:
-        assert template == "gemma"
-        assert "System role not supported" in error.problem
-        assume(False)
-        return
-    for row in rows:
+    assume(template != "gemma" or conversation.messages[0].role != "system")
+    for row in made.render(conversation):
         for answer, start in zip(row.transcript.answers, row.answer_starts, strict=True):
             before = row.transcript.messages[: answer.turn]
             prompt = reference_ids(made, before, add_generation_prompt=True)

@@ -10,7 +10,7 @@ PLAIN = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
-FORGETS = (  # earlier answers are written without their words, as thinking templates do with thoughts
+FORGETS = (  # earlier answers lose their words, as they lose their thoughts in thinking templates
     "{% for m in messages %}[{{ m.role }}]"
     "{{ m.content if m.role == 'user' or loop.last else '...' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -48,9 +48,7 @@ def test_only_the_turns_asked_for_are_placed(conversation):
 
 
 def test_a_template_that_rewrites_history_gives_a_text_an_answer(conversation):
-    assert (
-        transcribe_whole(conversation, conversation.messages, [1, 3], template(FORGETS)) is None
-    )
+    assert transcribe_whole(conversation, conversation.messages, [1, 3], template(FORGETS)) is None
     first, second = transcribe(conversation, conversation.messages, [1, 3], template(FORGETS))
     assert first.text == "[user]a?[assistant]one"
     assert second.text == "[user]a?[assistant]...[user]a?[assistant][assistant]"
@@ -72,11 +70,17 @@ def test_an_answer_starts_where_it_parts_from_the_generation_prompt(talk):
 def test_words_that_the_template_leaves_out_are_remarked_on(talk):
     conversation = talk(("u", "a?"), ("a", " One "))
     (only,) = transcribe_by_turn(
-        conversation, conversation.messages, [1], template(PLAIN.replace("m.content", "m.content|lower"))
+        conversation,
+        conversation.messages,
+        [1],
+        template(PLAIN.replace("m.content", "m.content|lower")),
     )
     assert only.remarks == {"answer_rewritten"}
     (only,) = transcribe(
-        conversation, conversation.messages, [1], template(PLAIN.replace("m.content", "m.content|trim"))
+        conversation,
+        conversation.messages,
+        [1],
+        template(PLAIN.replace("m.content", "m.content|trim")),
     )
     assert not only.remarks, "space at the edges is no word"
 

@@ -16,6 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from luthier.contracts.rows import IGNORE_INDEX
 
+_OPTIONAL = ("loss_weights", "position_ids")
+
 
 def causal_lm_collate(
     batch: Sequence[Mapping[str, Any]], pad_id: int, label_pad_id: int = IGNORE_INDEX
@@ -36,22 +38,27 @@ def causal_lm_collate(
         where the rows have them `loss_weights_BL` (float32) and `position_ids_BL` (int64).
 
     Raises:
-        ValueError: The batch is empty, or a row's labels and inputs differ in length.
+        ValueError: The batch is empty, a row's sequences differ in length, or some rows have a
+            field that others lack (weights would be dropped without a word).
     """
     if not batch:
         raise ValueError("a batch needs at least one row")
+    optional = [name for name in _OPTIONAL if name in batch[0]]
     for row in batch:
-        if len(row["labels"]) != len(row["input_ids"]):
-            raise ValueError("labels and input_ids of a row must have the same length")
+        if [name for name in _OPTIONAL if name in row] != optional:
+            raise ValueError(f"all rows of a batch have {' and '.join(_OPTIONAL)}, or none has")
+        for name in ("labels", *optional):
+            if len(row[name]) != len(row["input_ids"]):
+                raise ValueError(f"{name} and input_ids of a row must have the same length")
     padded = {
         "input_ids": _pad([row["input_ids"] for row in batch], torch.int64, pad_id),
         "labels": _pad([row["labels"] for row in batch], torch.int64, label_pad_id),
         "attention_mask": _pad([[1] * len(row["input_ids"]) for row in batch], torch.int64, 0),
     }
-    if "loss_weights" in batch[0]:
+    if "loss_weights" in optional:
         weights = [row["loss_weights"] for row in batch]
         padded["loss_weights"] = _pad(weights, torch.float32, 0.0)
-    if "position_ids" in batch[0]:
+    if "position_ids" in optional:
         padded["position_ids"] = _pad([row["position_ids"] for row in batch], torch.int64, 0)
     return padded
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from luthier.contracts.settings import Settings
@@ -21,6 +23,9 @@ class BatchSettings(Settings):
 
     group_by_length: bool = False
     """Put rows of similar length into one batch: less padding, a little less shuffling."""
+
+    packing: Literal[False] = False
+    """Rows are padded to the longest of their batch; several rows in one is not offered yet."""
 
     dataloader_num_workers: int = Field(default=0, ge=0)
     """Worker processes that build batches ahead."""

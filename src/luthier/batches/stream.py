@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from luthier.batches.sampling import epoch_batches
 from luthier.batches.settings import BatchSettings
+from luthier.core.errors import DataError
 
 Collate = Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]
 
@@ -37,7 +38,15 @@ class BatchStream:
             collate: Makes a batch of rows.
             settings: Batch size, accumulation, workers.
             seed: The run's seed.
+
+        Raises:
+            DataError: There are no rows.
         """
+        if not len(lengths):
+            raise DataError(
+                "there are no rows to train on",
+                mend="Look at what was dropped and why: luthier inspect CONFIG",
+            )
         self._rows = rows
         self._lengths = lengths
         self._collate = collate
@@ -88,13 +97,19 @@ class BatchStream:
 def make_loader(
     rows: Any, batch_sampler: Any, collate: Collate, settings: BatchSettings
 ) -> DataLoader[Any]:
-    """Build torch's DataLoader over given batches of row numbers."""
+    """Build torch's DataLoader over given batches of row numbers.
+
+    Each iteration of a DataLoader draws a seed for its workers, by default from the global random
+    generator: an evaluation, or going on from a checkpoint, would then change every later dropout
+    mask. So the loader has a generator of its own.
+    """
     return DataLoader(
         rows,
         batch_sampler=batch_sampler,
         collate_fn=collate,
         num_workers=settings.dataloader_num_workers,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from luthier.core.errors import RunError
 from luthier.core.files import write_json
-from luthier.core.hashing import hash_file
+from luthier.core.hashing import hash_file, hash_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -22,11 +22,16 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
         facts: What else to record: step, metrics, hashes of settings and data.
     """
     files = {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": hash_file(file)}
+        file.relative_to(folder).as_posix(): {
+            "bytes": file.stat().st_size,
+            "sha256": hash_file(file),
+        }
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file != folder / MANIFEST
     }
-    write_json(folder / MANIFEST, {"format": FORMAT, **facts, "files": files})
+    manifest = {"format": FORMAT, **facts, "files": files}
+    # The manifest vouches for the files, and this hash for the manifest.
+    write_json(folder / MANIFEST, manifest | {"seal": hash_json(manifest)})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             where=str(folder),
             mend="Give a folder below RUN/checkpoints, or the bare flag for the newest good one.",
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RunError(
             f"the checkpoint's manifest is damaged: {error}", where=str(path), mend=_USE_ANOTHER
         ) from None
@@ -53,6 +58,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "the checkpoint's manifest has a format that this luthier does not know",
             where=str(path),
             mend="Use the luthier version that wrote it.",
+        )
+    found = manifest.pop("seal", None)
+    if found != hash_json(manifest):
+        raise RunError(
+            "the checkpoint's manifest is damaged: its content has changed since it was sealed",
+            where=str(path),
+            mend=_USE_ANOTHER,
         )
     return manifest
 

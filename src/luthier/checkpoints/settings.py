@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from luthier.contracts.settings import Settings
 
@@ -18,3 +18,9 @@ class CheckpointSettings(Settings):
 
     overwrite_output_dir: bool = False
     """Remove an earlier run from `output_dir` first."""
+
+    @field_validator("resume_from_checkpoint", mode="before")
+    @classmethod
+    def _null_is_no(cls, value: object) -> object:
+        # LLaMA-Factory's examples carry `resume_from_checkpoint: null`.
+        return False if value is None else value

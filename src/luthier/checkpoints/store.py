@@ -7,13 +7,15 @@ and `best` are found through the manifests, by step, never by file time.
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from luthier.checkpoints.manifest import read_manifest, seal, verify
 from luthier.checkpoints.state import load_optimizer, load_random, save_optimizer, save_random
@@ -24,6 +26,7 @@ from luthier.core.units import format_bytes
 
 FOLDER = "checkpoints"
 MODEL = "model"
+_STEP = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class CheckpointStore:
         """Write and seal a checkpoint, then remove those that the limit does not keep.
 
         Raises:
-            RunError: The disk is full; earlier checkpoints are as they were.
+            RunError: The disk is full or can't be written; earlier checkpoints are as they were.
         """
         target = self._folder / f"step-{progress.step:06d}"
         try:
@@ -84,11 +87,11 @@ class CheckpointStore:
                         "scaler": scaler,
                     },
                 )
-                facts = {"step": progress.step, "metrics": dict(metrics)}
+                facts = {"step": progress.step, "metrics": _finite(metrics)}
                 seal(staging, facts | {"fingerprint": dict(self._state.fingerprint)})
-        except OSError as error:
+            self._retain(target)
+        except (OSError, SafetensorError) as error:
             raise _explain(error, self._folder) from error
-        self._retain()
         return str(target)
 
     def load(self, folder: Path, progress: Progress) -> None:
@@ -108,10 +111,13 @@ class CheckpointStore:
             if name != "num_steps":
                 setattr(progress, name, value)
 
-    def _retain(self) -> None:
+    def _retain(self, written: Path) -> None:
         if self._limit is None:
             return
-        found = list_checkpoints(self._folder.parent)
+        # The newest is the one just written. Steps after it are of an earlier try, from before
+        # the run went back to an older checkpoint.
+        found = [path for path in list_checkpoints(self._folder.parent) if path != written]
+        found.append(written)
         keep = set(found[-self._limit :])
         best = best_checkpoint(found)
         if best is not None and best not in keep:
@@ -126,16 +132,7 @@ class CheckpointStore:
 
 def list_checkpoints(run_folder: Path) -> list[Path]:
     """Return the sealed checkpoints of a run, by step, oldest first. Contents are not verified."""
-    folder = run_folder / FOLDER
-    if not folder.is_dir():
-        return []
-    found: list[tuple[int, Path]] = []
-    for path in folder.glob("step-*"):
-        try:
-            found.append((int(read_manifest(path)["step"]), path))
-        except RunError:
-            continue  # Not sealed or damaged: it is no checkpoint. `newest_good` says so.
-    return [path for _, path in sorted(found)]
+    return [path for path in _step_folders(run_folder) if _is_sealed(path)]
 
 
 def best_checkpoint(found: list[Path]) -> Path | None:
@@ -151,15 +148,35 @@ def best_checkpoint(found: list[Path]) -> Path | None:
 def newest_good(run_folder: Path) -> tuple[Path | None, list[str]]:
     """Return the newest checkpoint whose every file verifies, and what is wrong with newer ones."""
     problems: list[str] = []
-    folder = run_folder / FOLDER
-    names = sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
-    for path in names:
+    for path in reversed(_step_folders(run_folder)):
         try:
             verify(path)
             return path, problems
         except RunError as error:
             problems.append(f"{path.name}: {error.problem}")
     return None, problems
+
+
+def _step_folders(run_folder: Path) -> list[Path]:
+    # By the number, not the name: step-1000000 comes after step-999999.
+    found: list[tuple[int, Path]] = []
+    for path in (run_folder / FOLDER).glob("step-*"):
+        if (step := _STEP.fullmatch(path.name)) and path.is_dir():
+            found.append((int(step.group(1)), path))
+    return [path for _, path in sorted(found)]
+
+
+def _is_sealed(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except RunError:
+        return False  # Unfinished or damaged: it is no checkpoint. `newest_good` says so.
+    return True
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    # JSON has neither NaN nor infinity, and a loss that is no number is not the best one.
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def remove_staging(run_folder: Path) -> None:
@@ -175,13 +192,12 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _explain(error: OSError, folder: Path) -> RunError:
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+def _explain(error: Exception, folder: Path) -> RunError:
+    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    reason = getattr(error, "strerror", None) or error
     return RunError(
-        f"the checkpoint could not be written: {error.strerror or error} "
-        f"({format_bytes(free)} free)",
+        f"the checkpoint could not be written: {reason} "
+        f"({format_bytes(shutil.disk_usage(present).free)} free)",
         where=str(folder),
         mend="Make room and go on with --resume_from_checkpoint: earlier checkpoints are intact.",
     )
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
@@ -31,5 +32,5 @@ def _squeeze(values: list[float], width: int) -> list[float]:
     if len(values) <= width:
         return values
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    groups = [values[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    groups = [values[a:b] for a, b in pairwise(edges)]
     return [sum(group) / len(group) for group in groups]

@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from rich.text import Text
 
 from luthier.core.units import format_bytes, format_count, format_seconds, format_share
@@ -29,6 +31,7 @@ class TrainScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
+        self._status: Status | None = None
         self._latest: dict[str, float] = {}
 
     def __enter__(self) -> TrainScreen:
@@ -48,6 +51,16 @@ class TrainScreen:
         """Print what is being done, in grey."""
         self._console.print(Text(line, style="dim"))
 
+    def working(self, what: str, done: int, total: int) -> None:
+        """Show a passing line for work that can be counted."""
+        if not self._console.is_terminal:
+            return
+        if self._status is None:
+            self._status = self._console.status("", spinner="dots")
+            self._status.start()
+        counted = f" {done:,} of {total:,}" if total > 1 else ""
+        self._status.update(f"[dim]{what}{counted}[/]")
+
     def notice(self, notice: Notice) -> None:
         """Print a substitution or warning in one line."""
         self._console.print(Text.assemble(("note  ", "yellow"), str(notice)))
@@ -58,22 +71,28 @@ class TrainScreen:
 
     def data(self, prepared: Prepared) -> None:
         """Print the counts of the prepared data in a few lines."""
+        self._close()
         splits = prepared.manifest["splits"]
         for name, split in splits.items():
             share = format_share(split["supervised_tokens"], split["tokens"])
             self._console.print(
-                f"[bold]{name:5}[/] {split['rows']:,} rows, {format_count(split['tokens'])} tokens, "
-                f"{share} of them taught, longest {split['max_length']:,}"
+                f"[bold]{name:5}[/] {split['rows']:,} rows, "
+                f"{format_count(split['tokens'])} tokens, {share} of them taught, "
+                f"longest {split['max_length']:,}"
             )
-        dropped = prepared.manifest["dropped"]
-        if dropped:
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items())
+        counts = prepared.manifest["counts"]
+        if counts["dropped"]:
+            reasons = ", ".join(f"{reason} {n:,}" for reason, n in counts["dropped"].items())
             self._console.print(
-                f"[yellow]left out[/] {sum(dropped.values()):,} rows: {reasons} "
-                f"({prepared.folder / 'rejected.jsonl'})"
+                f"[yellow]left out[/] {sum(counts['dropped'].values()):,} rows: {reasons} "
+                f"({escape(str(prepared.folder / 'rejected.jsonl'))})",
+                soft_wrap=True,
             )
-        if prepared.manifest["rows_cut"]:
-            self._console.print(f"[yellow]cut[/] {prepared.manifest['rows_cut']:,} long rows")
+        if counts["truncated_rows"]:
+            self._console.print(
+                f"[yellow]cut[/] {counts['truncated_rows']:,} rows over cutoff_len by "
+                f"{format_count(counts['truncated_tokens'])} tokens"
+            )
 
     def model(self, parameters: ParameterCount, device: torch.device, precision: Precision) -> None:
         """Print what is trained, where, and how."""
@@ -143,6 +162,9 @@ class TrainScreen:
         self._close()
 
     def _close(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

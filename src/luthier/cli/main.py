@@ -21,9 +21,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended at once (128 + SIGINT, as shells have it)."""
+
 # These commands take every setting as a flag; `recipes.config_flags` reads them.
 _SETTINGS_AS_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 _METAVAR = "Arguments: [CONFIG] [--SETTING VALUE]...  `luthier config` lists all settings."
+
+
+# Settings are spelled with underscores everywhere; typer alone would take dashes only.
+_MaxNewTokens = Annotated[
+    int,
+    typer.Option("--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."),
+]
+_Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
+_TopP = Annotated[
+    float, typer.Option("--top_p", "--top-p", help="Draw from this share of probability.")
+]
+
+
+# Settings are spelled with underscores everywhere; typer alone would take dashes only.
+_MaxNewTokens = Annotated[
+    int,
+    typer.Option("--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."),
+]
+_Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
+_TopP = Annotated[
+    float, typer.Option("--top_p", "--top-p", help="Draw from this share of probability.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -38,7 +63,7 @@ def top(
 
 @app.command(context_settings=_SETTINGS_AS_FLAGS, epilog=_METAVAR)
 def train(ctx: typer.Context) -> None:
-    """Fine-tune a model: luthier train configs/sft_alpaca.yaml --learning_rate 1e-4"""
+    """Fine-tune a model, for example: luthier train configs/sft_alpaca.yaml --seed 7."""
     from luthier.cli.train import run
 
     run(ctx.args)
@@ -64,13 +89,20 @@ def config(ctx: typer.Context) -> None:
 def chat(
     model: Annotated[str, typer.Argument(help="A run folder, model folder or hub name.")],
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    max_new_tokens: _MaxNewTokens = 512,
+    temperature: _Temperature = 0.0,
+    top_p: _TopP = 1.0,
 ) -> None:
     """Talk to a model or to what a run has made of it."""
     from luthier.cli.chat import run
 
-    run(model, system=system, max_new_tokens=max_new_tokens, temperature=temperature)
+    run(
+        model,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+    )
 
 
 @app.command()
@@ -78,9 +110,12 @@ def generate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder or hub name.")],
     prompts: Annotated[str, typer.Option(help="Rows with prompt, instruction or messages.")],
     out: Annotated[str, typer.Option(help="Where the answers go, as jsonl.")],
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Prompts answered at once.")] = 8,
+    max_new_tokens: _MaxNewTokens = 512,
+    temperature: _Temperature = 0.0,
+    top_p: _TopP = 1.0,
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", "--batch-size", help="Prompts answered at once.")
+    ] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 42,
 ) -> None:
     """Answer a file of prompts."""
@@ -92,6 +127,7 @@ def generate(
         out=out,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        top_p=top_p,
         batch_size=batch_size,
         seed=seed,
     )
@@ -109,7 +145,9 @@ def doctor(
 
 @app.command()
 def demo(
-    output_dir: Annotated[str, typer.Option(help="Folder of the run.")] = "output/demo",
+    output_dir: Annotated[
+        str, typer.Option("--output_dir", help="Folder of the run.")
+    ] = "output/demo",
     model: Annotated[
         str | None, typer.Option(help="A chat model to tune in place of the 135M one.")
     ] = None,
@@ -129,6 +167,8 @@ def main() -> None:
 
         print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("\nStopped.", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        # typer turns Ctrl-C into this exit and says nothing.
+        if end.code == INTERRUPTED:
+            typer.echo("\nStopped.", err=True)
+        raise

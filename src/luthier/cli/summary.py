@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luthier.core.units import format_seconds
+from luthier.recipes.config_flags import drop_flags
 
 if TYPE_CHECKING:
     from luthier.recipes.train import TrainResult
@@ -24,27 +25,40 @@ def print_summary(console: Console, result: TrainResult, args: Sequence[str]) ->
         args: The command's arguments, for the command that goes on with a stopped run.
     """
     progress = result.progress
-    if result.first_eval and result.last_eval:
-        console.print(_before_after(result.first_eval, result.last_eval))
+    first, last = result.first_eval, result.last_eval
+    if first and last and first["step"] < last["step"]:
+        console.print(_before_after(first, last))
     if result.finished:
         console.print(
             f"[bold green]Done[/] in {format_seconds(result.seconds)}: "
             f"{progress.step:,} steps, {progress.num_supervised_seen:,} tokens taught."
         )
-        console.print(f"  model   {result.folder}", highlight=False)
-        console.print(f"  talk    luthier chat {shlex.quote(str(result.folder))}")
+        _print_exactly(console, f"  model   {result.folder}")
+        _print_exactly(console, f"  talk    luthier chat {shlex.quote(str(result.folder))}")
         return
-    words = [word for word in args if word != "--overwrite_output_dir"]
-    if "--resume_from_checkpoint" not in words:
-        words.append("--resume_from_checkpoint")
-    console.print(f"[bold yellow]Stopped[/] after step {progress.step:,} of {progress.num_steps:,}.")
-    console.print(f"  go on   luthier train {shlex.join(words)}", soft_wrap=True)
+    words = drop_flags(args, ("overwrite_output_dir", "resume_from_checkpoint"))
+    command = f"luthier train {shlex.join(words)}"
+    if progress.step == 0:
+        console.print("[bold yellow]Stopped[/] before the first step; there is no checkpoint.")
+        _print_exactly(console, f"  again   {command} --overwrite_output_dir")
+        return
+    steps = f"{progress.step:,} of {progress.num_steps:,}"
+    console.print(f"[bold yellow]Stopped[/] after step {steps}.")
+    _print_exactly(console, f"  go on   {command} --resume_from_checkpoint")
+
+
+def _print_exactly(console: Console, line: str) -> None:
+    # For copying: no word is taken for markup, no line is folded.
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _before_after(first: dict[str, float], last: dict[str, float]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("validation", "before", "after"):
-        table.add_column(name, justify="left" if name == "validation" else "right")
+    before = "before" if not first["step"] else f"after step {first['step']:,.0f}"
+    after = f"after step {last['step']:,.0f}"
+    table.add_column("validation")
+    table.add_column(before, justify="right")
+    table.add_column(after, justify="right")
     for key, label, form in (
         ("eval_loss", "loss", "{:.4f}"),
         ("eval_perplexity", "perplexity", "{:.2f}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from luthier.cli.terminal import console
 from luthier.recipes.config_flags import read_flags
@@ -22,13 +23,17 @@ def run(args: Sequence[str]) -> None:
     resolved = resolve_command(read_flags(args))
     # Imported only now: a typo in the settings is answered before torch is loaded.
     from luthier.cli.display import TrainScreen
-    from luthier.cli.quiet import quiet_libraries
     from luthier.cli.summary import print_summary
     from luthier.engine.interrupt import StopSignals
+    from luthier.recipes.quiet import quiet_libraries
     from luthier.recipes.train import run_training
 
     quiet_libraries()
-    with TrainScreen(console) as screen, StopSignals(screen.stopping) as stop:
+    with TrainScreen(console) as screen, ExitStack() as signals:
+        stop = StopSignals(screen.stopping)
+        if resolved.config.run.trainer == "luthier":
+            # The Trainer writes no checkpoint: there, Ctrl-C ends the command at once.
+            signals.enter_context(stop)
         result = run_training(resolved.config, ["luthier", "train", *args], screen, stop)
     print_summary(console, result, args)
     if not result.finished:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,7 +51,7 @@ class BatchSource(Protocol):
         """Return how many optimiser steps one epoch takes; the last window may be short."""
         ...
 
-    def windows(self) -> Iterator[list[Batch]]:
+    def windows(self) -> Iterator[Sequence[Batch]]:
         """Yield windows for ever, from where the state stands, epoch after epoch."""
         ...
 

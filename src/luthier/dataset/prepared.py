@@ -36,7 +36,7 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def disk_errors(root: Path, needed_bytes: int = 0) -> Generator[None]:
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise _disk_full(root, needed_bytes) from error
-        if error.errno in _NOT_ALLOWED:
+        if error.errno in _NO_PLACE:
             raise LuthierError(
                 f"prepared data can't be written: {error.strerror}",
                 where=str(root),

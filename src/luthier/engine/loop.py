@@ -7,7 +7,7 @@ call to the observers for everything that happened. The loop knows no file, no t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,8 @@ def train(run: Training) -> Progress:
     if run.eval_on_start and progress.step == 0:
         evaluate(run)
 
-    while progress.step < progress.num_steps and not run.stop.requested:
+    stopping = run.stop.requested
+    while progress.step < progress.num_steps and not stopping:
         meter.start()
         outcome = training_step(run, next(windows))
         meter.add(outcome)
@@ -93,7 +94,9 @@ def train(run: Training) -> Progress:
         metrics: dict[str, float] = {}
         if is_due(progress.step, run.eval_every, progress.num_steps):
             metrics = evaluate(run)
-        if is_due(progress.step, run.save_every, progress.num_steps) or run.stop.requested:
+        # Asked once a step: a signal between two questions would end the run unsaved.
+        stopping = run.stop.requested
+        if stopping or is_due(progress.step, run.save_every, progress.num_steps):
             save(run, metrics)
 
     _tell(run, lambda observer: observer.on_end(progress))
@@ -109,10 +112,11 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
     micro-batch by its own count, and then by their number, would not.
 
     Args:
+        run: What is trained, and with what.
         window: Micro-batches of one step.
 
     Raises:
-        RunError: The gradient is not finite.
+        RunError: The loss or the gradient is not finite.
     """
     weight = float(sum(run.objective.weight(batch) for batch in window))
     rate = run.rate(run.progress.step)
@@ -127,11 +131,14 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
         run.precision.backward(loss.total / max(weight, 1e-12))
         total += loss.total.detach()
         num_supervised += loss.num_tokens
+    loss_total = float(total)
+    if not math.isfinite(loss_total):
+        raise _diverged(run, "loss", loss_total)
     grad_norm = clip_gradients(run)
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad(set_to_none=True)
     return StepOutcome(
-        loss_total=float(total),
+        loss_total=loss_total,
         loss_weight=weight,
         num_tokens=sum(int(batch["attention_mask"].sum()) for batch in window),
         num_supervised=int(num_supervised),
@@ -153,12 +160,16 @@ def clip_gradients(run: Training) -> float:
     trained = [p for group in run.optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
     if not math.isfinite(norm) and run.precision.scaler is None:
-        raise RunError(
-            f"the gradient of step {run.progress.step + 1} is {norm}; the step was not taken",
-            mend="Lower learning_rate or set max_grad_norm: 1.0. "
-            "The newest checkpoint is good: go on from it with --resume_from_checkpoint.",
-        )
+        raise _diverged(run, "gradient", norm)
     return norm
+
+
+def _diverged(run: Training, what: str, value: float) -> RunError:
+    return RunError(
+        f"the {what} of step {run.progress.step + 1} is {value}; the step was not taken",
+        mend="Lower learning_rate or set max_grad_norm: 1.0. "
+        "The newest checkpoint is good: go on from it with --resume_from_checkpoint.",
+    )
 
 
 def advance(progress: Progress, outcome: StepOutcome, steps_per_epoch: int) -> None:
@@ -175,12 +186,17 @@ def evaluate(run: Training) -> dict[str, float]:
     if run.evaluator is None:
         return {}
     metrics = run.evaluator(run.model)
-    best = run.progress.best_eval_loss
-    if best is None or metrics["eval_loss"] < best:
-        run.progress.best_eval_loss = metrics["eval_loss"]
+    remember_best(run.progress, metrics)
     record = StepRecord(run.progress.step, run.progress.epoch, metrics)
     _tell(run, lambda observer: observer.on_evaluation(record))
     return metrics
+
+
+def remember_best(progress: Progress, metrics: Mapping[str, float]) -> None:
+    """Keep the lowest validation loss; one that is no number is never the best."""
+    loss, best = metrics["eval_loss"], progress.best_eval_loss
+    if math.isfinite(loss) and (best is None or loss < best):
+        progress.best_eval_loss = loss
 
 
 def save(run: Training, metrics: dict[str, float]) -> None:

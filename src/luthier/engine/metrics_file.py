@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
+from typing import Any
 
 from luthier.contracts.training import Progress, StepRecord
+from luthier.core.errors import RunError
 from luthier.core.files import append_jsonl, write_text
 
 
@@ -46,17 +49,36 @@ class MetricsFile:
     def _write(self, kind: str, record: StepRecord) -> None:
         head = {"kind": kind, "step": record.step, "epoch": round(record.epoch, 6)}
         clock = {"elapsed_seconds": round(time.time() - self._started_s, 3)}
-        append_jsonl(self._path, head | dict(record.metrics) | clock)
+        append_jsonl(self._path, head | _plain(record) | clock)
 
 
-def read_metrics(path: Path) -> list[dict[str, float | str]]:
-    """Read a metrics file; a last line that a killed run left torn is not read."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a metrics file; a last line that a killed run left torn is not read.
+
+    Raises:
+        RunError: Another line is no record.
+    """
     return _whole_lines(path) if path.exists() else []
 
 
-def _whole_lines(path: Path) -> list[dict[str, float | str]]:
-    records: list[dict[str, float | str]] = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            records.append(json.loads(line))
+def _plain(record: StepRecord) -> dict[str, float | None]:
+    # JSON has neither NaN nor infinity: readers other than Python's would refuse the whole line.
+    return {k: v if math.isfinite(v) else None for k, v in record.metrics.items()}
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    *whole, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            record = None
+        if not isinstance(record, dict) or "step" not in record:
+            raise RunError(
+                "this line is no record of a step",
+                where=f"{path}:{number}",
+                mend="Remove the line; nothing but the drawn curve depends on it.",
+            )
+        records.append(record)
     return records

@@ -7,17 +7,26 @@ does not have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from luthier.contracts.training import Evaluator, Objective, Observer, Progress, StepRecord
 from luthier.core.errors import RunError
+from luthier.engine.loop import remember_best
 from luthier.engine.meter import memory_bytes
+from luthier.engine.schedule import is_due
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
@@ -28,9 +37,14 @@ class ReferenceRun:
     """What the Trainer is given in place of its own data loading and loss.
 
     Attributes:
+        model: What is trained.
         train_loader: Batches of one epoch; its `batch_sampler` knows `set_epoch`.
-        num_rows: Training rows (the Trainer wants to know).
+        train_rows: Training rows (the Trainer wants to know of them, and never reads them).
+        objective: The loss.
         arguments: Everything that is a TrainingArguments field.
+        progress: Counted on.
+        evaluator: Measures the model on the validation rows.
+        eval_every: Steps between evaluations; None for never.
     """
 
     model: Any
@@ -46,7 +60,7 @@ class ReferenceRun:
 
 
 class _ObjectiveTrainer(Trainer):
-    """transformers.Trainer with our batches and our loss, through its documented extension points."""
+    """transformers.Trainer with our batches and loss, through its documented extension points."""
 
     def __init__(self, run: ReferenceRun, arguments: TrainingArguments) -> None:
         super().__init__(
@@ -55,6 +69,9 @@ class _ObjectiveTrainer(Trainer):
             train_dataset=run.train_rows,
             callbacks=[_ObserverBridge(run)],
         )
+        # The observers show what happens; the Trainer's own display would say it twice.
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
         self._run = run
         self.model_accepts_loss_kwargs = False
         # The objective is divided over the whole accumulation window already.
@@ -80,6 +97,10 @@ class _ObjectiveTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         loss = self._run.objective(model, inputs)
+        progress = self._run.progress
+        progress.num_tokens_seen += int(inputs["attention_mask"].sum())
+        progress.num_supervised_seen += int(loss.num_tokens)
+        progress.num_rows_seen += len(inputs["input_ids"])
         return loss.total / num_items_in_batch.clamp_min(1e-12)
 
 
@@ -88,6 +109,7 @@ class _ObserverBridge(TrainerCallback):
 
     def __init__(self, run: ReferenceRun) -> None:
         self._run = run
+        self._evaluated_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._run.progress.num_steps = state.max_steps
@@ -95,24 +117,35 @@ class _ObserverBridge(TrainerCallback):
         if self._run.eval_on_start:
             self._evaluate()
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The Trainer tells the epoch only to loaders that accelerate has wrapped.
+        sampler: Any = self._run.train_loader.batch_sampler
+        sampler.set_epoch(round(state.epoch or 0.0))
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         progress = self._run.progress
         progress.step, progress.epoch = state.global_step, float(state.epoch or 0.0)
         record = StepRecord(progress.step, progress.epoch)
         self._tell(lambda observer: observer.on_step(record))
+        if is_due(progress.step, int(args.logging_steps), state.max_steps):
+            control.should_log = True  # The evaluation waits for it, as in luthier's own loop.
+        else:
+            self._evaluate_if_due()
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in (logs or {}):
             names = ("loss", "learning_rate", "grad_norm")
             metrics = {name: float(logs[name]) for name in names if name in logs}
             metrics["memory_bytes"] = float(memory_bytes())
             record = StepRecord(state.global_step, float(state.epoch), metrics)
             self._tell(lambda observer: observer.on_log(record))
-        every = self._run.eval_every
-        done = state.global_step
-        if "loss" in (logs or {}) and every and (done % every == 0 or done == state.max_steps):
+            self._evaluate_if_due()
+
+    def _evaluate_if_due(self) -> None:
+        progress = self._run.progress
+        due = is_due(progress.step, self._run.eval_every, progress.num_steps)
+        if due and self._evaluated_step != progress.step:
+            self._evaluated_step = progress.step
             self._evaluate()
 
     def _evaluate(self) -> None:
@@ -120,6 +153,7 @@ class _ObserverBridge(TrainerCallback):
             return
         progress = self._run.progress
         metrics = self._run.evaluator(self._run.model)
+        remember_best(progress, metrics)
         record = StepRecord(progress.step, progress.epoch, metrics)
         self._tell(lambda observer: observer.on_evaluation(record))
 
@@ -132,14 +166,15 @@ def train_with_transformers(run: ReferenceRun) -> Progress:
     """Train through transformers.Trainer and return the progress.
 
     Raises:
-        RunError: The Trainer finished on a loss that is not finite (it logs 0.0 and goes on).
+        RunError: The loss stopped being a finite number. (By itself the Trainer would put the mean
+            of earlier losses in its place, and train to the end.)
     """
-    trainer = _ObjectiveTrainer(run, TrainingArguments(**run.arguments))
-    result = trainer.train()
-    if not torch.isfinite(torch.tensor(result.training_loss)):
+    fields: dict[str, Any] = {**run.arguments, "logging_nan_inf_filter": False}
+    result = _ObjectiveTrainer(run, TrainingArguments(**fields)).train()
+    if not math.isfinite(result.training_loss):
         raise RunError(
             f"training ended with the loss {result.training_loss}",
-            mend="Lower learning_rate, or use trainer: luthier, which stops at the first such step.",
+            mend="Lower learning_rate. trainer: luthier stops before the first such step.",
         )
     _tell_end(run)
     return run.progress

@@ -9,7 +9,7 @@ Shapes: B prompts of a batch, T tokens of the longest of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -124,8 +124,7 @@ def stream_answer(
         try:
             generate(ids_BT, attention_mask=mask_BT, generation_config=config, streamer=stream)
         except KeyboardInterrupt:
-            interrupted = True
-    stream.end()
+            interrupted = True  # What was held back is half a character: it is left out.
     finish: FinishReason = "stop" if stream.stopped else "length"
     return Answer(stream.text, stream.num_tokens, "interrupted" if interrupted else finish)
 
@@ -207,7 +206,7 @@ def _pad_left(
 
 
 @contextmanager
-def _answering(model: Any, settings: GenerationSettings) -> Iterator[Callable[..., Any]]:
+def _answering(model: Any, settings: GenerationSettings) -> Generator[Callable[..., Any]]:
     """Yield the model's `generate`, in evaluation mode and without settings of its own."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     was_training, own_config = model.training, base.generation_config
@@ -259,7 +258,7 @@ class _Stream(BaseStreamer):
         self._show(self._pieces.add(token))
 
     def end(self) -> None:
-        """Hand on what was held back. Called by transformers, and after an interruption."""
+        """Hand on what was held back. Called by transformers at the end of an answer."""
         self._show(self._pieces.end())
 
     def _show(self, piece: str) -> None:

@@ -11,15 +11,17 @@ from luthier.core.errors import SettingsError
 
 
 class GenerationSettings(Settings):
-    """How answers are generated. Nothing else counts: a model's own generation settings
-    (a temperature, a repetition penalty) are left out, so that greedy is greedy.
+    """How answers are generated.
+
+    Nothing else counts: what a model brings along (a temperature, a repetition penalty) is left
+    out, so that greedy is greedy.
     """
 
     max_new_tokens: int = Field(default=512, ge=1)
     """Longest answer, in tokens."""
 
     temperature: float = Field(default=0.0, ge=0.0, le=10.0)
-    """0 takes the likeliest token each time; from 0 up, tokens are drawn from the softmax."""
+    """0 takes the likeliest token each time; above 0 they are drawn from the softmax."""
 
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Draw from the smallest set of tokens that has this much probability together."""

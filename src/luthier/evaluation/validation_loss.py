@@ -61,7 +61,7 @@ class ValidationLoss:
         loss = total / weight if weight else math.nan
         return {
             "eval_loss": loss,
-            "eval_perplexity": math.exp(loss) if loss < LARGEST_EXPONENT else math.inf,
+            "eval_perplexity": math.inf if loss > LARGEST_EXPONENT else math.exp(loss),
             "eval_token_accuracy": correct / tokens if tokens else math.nan,
             "eval_supervised_tokens": float(tokens),
             "eval_seconds": time.perf_counter() - started_s,

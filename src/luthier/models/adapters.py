@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from luthier.core.errors import ModelError, SettingsError, did_you_mean
+from luthier.core.errors import ModelError, SettingsError, nearest
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
     target: str | list[str] = "all-linear"
     if tuning.lora_target != "all":
         target = list(tuning.lora_target)
-        _check_modules("lora_target", target, linear_names(model))
+        _check_modules("lora_target", target, _linear_paths(model), "linear layer below its head")
     extra = list(tuning.additional_target or [])
-    _check_modules("additional_target", extra, {n.split(".")[-1] for n, _ in model.named_modules()})
+    _check_modules("additional_target", extra, _module_paths(model), "module")
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=tuning.lora_rank,
@@ -81,42 +81,80 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
         use_rslora=tuning.use_rslora,
         use_dora=tuning.use_dora,
     )
-    # The adapter is trained in float32 even where the frozen base is in bfloat16.
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    tuned = get_peft_model(model, config)
+    _train_in_float32(tuned)
+    return tuned
 
 
 def _continue_lora(model: PreTrainedModel, adapter: str) -> Any:
-    from peft import PeftModel
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
     try:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        tuned = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        if _train_in_float32(tuned):
+            # They were rounded to the base's type as they were loaded: read them again, exactly.
+            set_peft_model_state_dict(tuned, load_peft_weights(adapter))
+        return tuned
+    except Exception as error:
+        # Whatever peft raises here has its cause in the folder.
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"the adapter does not load onto this model: {str(error).splitlines()[0]}",
+            f"the adapter does not load onto this model: {first_line}",
             where=adapter,
             mend="Check that it is a LoRA folder made from this base model.",
         ) from error
 
 
+def _train_in_float32(model: torch.nn.Module) -> bool:
+    """Widen what is trained, and say whether anything was narrow.
+
+    peft sees to the adapters where the frozen base is in bfloat16, but not to the modules that are
+    trained whole (`additional_target`): small steps would be lost in rounding.
+    """
+    import torch
+
+    narrow = [p for p in model.parameters() if p.requires_grad and p.dtype != torch.float32]
+    for parameter in narrow:
+        parameter.data = parameter.data.float()
+    return bool(narrow)
+
+
 def linear_names(model: torch.nn.Module) -> set[str]:
     """Return the last names of all linear layers, the output head left out."""
+    return {path.split(".")[-1] for path in _linear_paths(model)}
+
+
+def _linear_paths(model: torch.nn.Module) -> set[str]:
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return {
-        name.split(".")[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
     }
 
 
-def _check_modules(setting: str, names: Iterable[str], known: set[str]) -> None:
+def _module_paths(model: torch.nn.Module) -> set[str]:
+    return {path for path, _ in model.named_modules() if path}
+
+
+def _check_modules(setting: str, names: Iterable[str], paths: set[str], kind: str) -> None:
     for name in names:
-        if name.split(".")[-1] not in known:
-            raise SettingsError(
-                f"{setting} names {name}, and this model has no such module",
-                mend=did_you_mean(name, known) + f" This model has: {', '.join(sorted(known))}.",
-            )
+        if any(_ends_with(path, name) for path in paths):
+            continue
+        known = sorted({last for path in paths if not (last := path.split(".")[-1]).isdigit()})
+        close = nearest(name.split(".")[-1], known)
+        raise SettingsError(
+            f"{setting} names {name}, and this model has no such {kind}",
+            mend=(f"Did you mean {close}? " if close else "") + f"It has: {', '.join(known)}.",
+        )
+
+
+def _ends_with(path: str, name: str) -> bool:
+    # As peft matches names: the last name, or as much of the path as is given.
+    return path == name or path.endswith(f".{name}")
 
 
 def _freeze(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedModel:
@@ -129,20 +167,23 @@ def _freeze(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedModel:
         )
     chosen = set(sorted(layers)[-count:] if count > 0 else sorted(layers)[:-count])
     extra = list(tuning.freeze_extra_modules or [])
-    outside = {
-        part for n, _ in model.named_parameters() if not _layer_of(n) for part in n.split(".")[:-1]
-    }
-    _check_modules("freeze_extra_modules", extra, outside - {"model"} | _tied_head(model))
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        layer = _layer_of(name)
-        wanted = int(layer.group(1)) in chosen if layer else bool(set(name.split(".")) & set(extra))
-        parameter.requires_grad_(wanted)
+    outside = {path for path, _ in _owned_parameters(model) if not _layer_of(f"{path}.")}
+    _check_modules("freeze_extra_modules", extra, outside, "module outside its layers")
+    model.requires_grad_(False)
+    for path, parameter in _owned_parameters(model):
+        layer = _layer_of(f"{path}.")
+        named = any(_ends_with(path, name) for name in extra)
+        if int(layer.group(1)) in chosen if layer else named:
+            # Of two names of one tied weight, either is enough: no later name takes it back.
+            parameter.requires_grad_(True)
     return model
 
 
-def _tied_head(model: PreTrainedModel) -> set[str]:
-    # A head that is tied to the embedding is no parameter of its own, but it has a name.
-    return {"lm_head"} if model.get_output_embeddings() is not None else set()
+def _owned_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    # Each parameter with the path of the module that owns it; a tied one under all its names.
+    for path, module in model.named_modules(remove_duplicate=False):
+        for parameter in module.parameters(recurse=False):
+            yield path, parameter
 
 
 def _layer_of(name: str) -> re.Match[str] | None:

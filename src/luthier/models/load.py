@@ -91,7 +91,7 @@ def load_model(
         weights_from: A folder to read instead of the settings' model (a checkpoint).
 
     Returns:
-        The model with `use_cache` off, and notices.
+        The model and notices.
 
     Raises:
         ModelError: It can't be loaded; the message names the folder and the mend.
@@ -101,38 +101,53 @@ def load_model(
 
     name = weights_from or settings.model_name_or_path
     check_model_path(settings.model_copy(update={"model_name_or_path": name}))
+    folder = local_folder(name)
     attention, notice = choose_attention(settings.flash_attn, device.type)
     bits_config, bits_notice = quantisation_config(quantization, device, dtype)
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if bits_config is not None:
         arguments["quantization_config"] = bits_config
         arguments["device_map"] = {"": device}
-    if local_folder(name) is None:
+    if folder is None:
         arguments["revision"] = settings.model_revision
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, trust_remote_code=settings.trust_remote_code, **arguments
+        # Whatever transformers raises here has its cause in the folder, the hub or the machine.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder or name),
+            trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+            **arguments,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _explain(name, error) from error
+    except Exception as error:
+        raise _explain(name, folder, error) from error
+    model, report = loaded
+    _refuse_missing_weights(name, report["missing_keys"])
     if bits_config is None:
         model.to(device)
     else:
         train_safely_quantised(model)
-    model.config.use_cache = False
     return LoadedModel(model, tuple(n for n in (notice, bits_notice) if n is not None))
 
 
-def _explain(name: str, error: Exception) -> LuthierError:
+def _refuse_missing_weights(name: str, missing: set[str]) -> None:
+    # transformers fills them with random numbers, prints a table and goes on.
+    if missing:
+        raise ModelError(
+            f"the weights of {len(missing)} parameters are missing, such as {min(missing)}",
+            where=name,
+            mend="The download may be incomplete, or this is no causal language model.",
+        )
+
+
+def _explain(name: str, folder: Path | None, error: Exception) -> LuthierError:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if local_folder(name) is None:
+    if folder is None:
         return ModelError(
             f"the model can't be fetched from the hub: {first_line}",
             where=name,
             mend="Check the name and the network, or give a local folder.",
         )
-    weights = [p for p in Path(name).iterdir() if p.suffix in (".safetensors", ".bin")]
-    if not weights:
+    if not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
         return ModelError(
             "the folder holds no weights (*.safetensors)",
             where=name,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.models.load import local_folder
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h")
+_SAMPLING_CUTOFFS = ("typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 def save_model(
@@ -37,7 +38,8 @@ def save_model(
     generation.pad_token_id = tokenizer.pad_token_id
     # Sampling settings left over from the base model would make saving fail if they contradict.
     if not generation.do_sample:
-        generation.temperature = generation.top_p = generation.top_k = None
+        for name in (*_SAMPLING, *_SAMPLING_CUTOFFS):
+            setattr(generation, name, None)
     if hasattr(model, "peft_config"):
         _anchor_base_path(model)
         generation.save_pretrained(folder)
@@ -49,6 +51,6 @@ def _anchor_base_path(model: Any) -> None:
     # A relative path would hold only in the folder that training was started in.
     for config in model.peft_config.values():
         name = config.base_model_name_or_path
-        folder = local_folder(name) if name else None
-        if folder is not None:
+        folder = Path(name).expanduser() if name else None
+        if folder is not None and folder.is_dir():
             config.base_model_name_or_path = str(folder.resolve())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from luthier.contracts.settings import Settings
 
@@ -29,6 +30,11 @@ class ModelSettings(Settings):
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @field_validator("model_name_or_path", "adapter_name_or_path")
+    @classmethod
+    def _expand_home(cls, value: str | None) -> str | None:
+        return str(Path(value).expanduser()) if value and value.startswith("~") else value
 
     @field_validator("flash_attn", mode="before")
     @classmethod
@@ -70,6 +76,13 @@ class LoraTuning(Settings):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return split_names(value)
+
+    @field_validator("lora_target")
+    @classmethod
+    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("lora_target names no module: give names or all")
+        return value
 
 
 class FullTuning(Settings):
@@ -113,7 +126,7 @@ class QuantizationSettings(Settings):
     """QLoRA (arXiv 2305.14314): the frozen base model in 4 or 8 bits, through bitsandbytes."""
 
     quantization_bit: Literal[4, 8] | None = None
-    """Bits of the base model's weights. A `bnb_4bit_...` setting alone asks for 4."""
+    """Bits of the base model's weights. Left out, a `bnb_4bit_...` setting asks for 4."""
 
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """Number format of 4-bit weights."""
@@ -124,10 +137,19 @@ class QuantizationSettings(Settings):
     bnb_4bit_use_double_quant: bool = True
     """Quantise the quantisation constants too: 0.4 bits a parameter less."""
 
+    @model_validator(mode="after")
+    def _one_width(self) -> QuantizationSettings:
+        unused = sorted(self.model_fields_set - {"quantization_bit"})
+        if self.quantization_bit == 8 and unused:
+            raise ValueError(f"{unused[0]} is not used by quantization_bit: 8")
+        return self
+
     @property
     def bits(self) -> int | None:
         """Bits that are asked for: by quantization_bit, or as 4 by any bnb_4bit setting."""
-        return self.quantization_bit or (4 if self.model_fields_set else None)
+        if "quantization_bit" in self.model_fields_set:
+            return self.quantization_bit
+        return 4 if self.model_fields_set else None
 
     @property
     def is_firm(self) -> bool:
@@ -140,7 +162,7 @@ class QuantizationSettings(Settings):
 
 
 def split_names(value: object) -> object:
-    """Turn `q_proj,v_proj` into a list; a single name and `all` stay a list of one or `all`."""
-    if not isinstance(value, str) or value == "all":
-        return value
-    return [name.strip() for name in value.split(",") if name.strip()]
+    """Turn `q_proj,v_proj` into a list; `all`, also as the only name of a list, stays `all`."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    return "all" if value == ["all"] else value

@@ -27,8 +27,8 @@ def causal_lm_loss(
     Args:
         logits_BLV: The model's output, any float type; the loss is computed in float32.
         labels_BL: Aligned labels; -100 carries no loss.
-        loss_weights_BL: Weight of each label; None is 1 everywhere. A weight of 0 is as good as
-            a label of -100.
+        loss_weights_BL: Weight of each label, not negative; None is 1 everywhere. A weight of 0
+            is the same as a label of -100, in the counts too.
         label_smoothing: Share of each target spread evenly over the vocabulary.
 
     Returns:
@@ -37,8 +37,7 @@ def causal_lm_loss(
     Source:
         Label smoothing: arXiv 1512.00567, section 7, as in torch's `cross_entropy`.
     """
-    targets_BL = labels_BL[:, 1:]
-    supervised_BL = targets_BL != IGNORE_INDEX
+    targets_BL, supervised_BL = _targets(labels_BL, loss_weights_BL)
     logits_NV = logits_BLV[:, :-1][supervised_BL].float()
     targets_N = targets_BL[supervised_BL]
     losses_N = F.cross_entropy(
@@ -67,7 +66,18 @@ def supervised_weight(
     Returns:
         Scalar float32 tensor.
     """
-    supervised_BL = labels_BL[:, 1:] != IGNORE_INDEX
+    _, supervised_BL = _targets(labels_BL, loss_weights_BL)
     if loss_weights_BL is None:
         return supervised_BL.sum().float()
-    return loss_weights_BL[:, 1:][supervised_BL].sum().float()
+    return loss_weights_BL[:, 1:][supervised_BL].float().sum()
+
+
+def _targets(
+    labels_BL: torch.Tensor, loss_weights_BL: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # The one place that shifts: what position t has to predict, and whether it carries loss.
+    targets_BL = labels_BL[:, 1:]
+    supervised_BL = targets_BL != IGNORE_INDEX
+    if loss_weights_BL is not None:
+        supervised_BL = supervised_BL & (loss_weights_BL[:, 1:] != 0)
+    return targets_BL, supervised_BL

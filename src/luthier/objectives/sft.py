@@ -13,8 +13,6 @@ from luthier.objectives.causal_lm import causal_lm_loss, supervised_weight
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
 
-_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
-
 
 @dataclass(frozen=True, slots=True)
 class SupervisedFineTuning:
@@ -27,8 +25,16 @@ class SupervisedFineTuning:
         return supervised_weight(batch["labels"], batch.get("loss_weights"))
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> LossSum:
-        """Run the model without labels, so that no loss but this one is computed."""
-        inputs = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+        """Run the model without labels, so that no loss but this one is computed.
+
+        Rows with position ids may hold several documents, each counted from 0. transformers keeps
+        them apart by the position ids, and only where it is given no attention mask: with one, a
+        document would see those before it. The mask is not needed: padding stands on the right,
+        where causal attention never looks.
+        """
+        inputs = {"input_ids": batch["input_ids"]}
+        mask = "position_ids" if "position_ids" in batch else "attention_mask"
+        inputs[mask] = batch[mask]
         logits = model(**inputs, use_cache=False).logits
         return causal_lm_loss(
             logits, batch["labels"], batch.get("loss_weights"), self.label_smoothing

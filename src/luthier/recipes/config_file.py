@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,20 @@ def read_config_file(path: Path, section_names: frozenset[str]) -> list[Entry]:
         SettingsError: The file is missing, can't be parsed or has the wrong shape.
     """
     text = _read_text(path)
-    if path.suffix == ".toml":
+    if path.suffix.lower() == ".toml":
         values, lines = _parse_toml(path, text)
     else:
         values, lines = _parse_yaml(path, text)
+    if not values:
+        raise SettingsError(
+            "the file holds no setting",
+            where=str(path),
+            mend="Write one `name: value` a line; configs/ holds ready examples.",
+        )
     entries: list[Entry] = []
     for key, value in values.items():
-        where = f"{path}:{lines.get((key,), 1)}"
+        line = lines.get((key,), 1)
+        where = f"{path}:{line}"
         if key not in section_names:
             entries.append(Entry(str(key), _plain(value), where))
             continue
@@ -65,19 +73,23 @@ def read_config_file(path: Path, section_names: frozenset[str]) -> list[Entry]:
             continue
         if not isinstance(value, Mapping):
             raise SettingsError(
-                f"{key} is a section, and its value is {value!r}",
+                f"{key} is a section, and its value is {_plain(value)!r}",
                 where=where,
                 mend=f"Write its settings indented below `{key}:`.",
             )
         entries += [
-            Entry(str(name), _plain(item), f"{path}:{lines.get((key, name), 1)}", str(key))
+            Entry(str(name), _plain(item), f"{path}:{lines.get((key, name), line)}", str(key))
             for name, item in value.items()
         ]
     return entries
 
 
 def _read_text(path: Path) -> str:
-    if path.suffix not in SUFFIXES:
+    if path.is_dir():
+        raise SettingsError(
+            "this is a folder, not a settings file", where=str(path), mend="Name a file in it."
+        )
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise SettingsError(
             f"a settings file ends in {', '.join(SUFFIXES)}", where=str(path), mend="Rename it."
         )
@@ -87,9 +99,11 @@ def _read_text(path: Path) -> str:
         raise SettingsError(
             "no such settings file", where=str(path), mend=_neighbour(path)
         ) from None
-    except IsADirectoryError:
+    except OSError as error:
         raise SettingsError(
-            "this is a folder, not a settings file", where=str(path), mend="Name a file in it."
+            f"the settings file can't be read: {error.strerror}",
+            where=str(path),
+            mend="Check the path and its permissions.",
         ) from None
     except UnicodeDecodeError as error:
         raise SettingsError(
@@ -103,7 +117,7 @@ def _neighbour(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"The folder {folder} does not exist either."
-    names = [item.name for item in folder.iterdir() if item.suffix in SUFFIXES]
+    names = [item.name for item in folder.iterdir() if item.suffix.lower() in SUFFIXES]
     close = nearest(path.name, names)
     return f"Did you mean {folder / close}?" if close else "Ready examples stand in configs/."
 
@@ -114,7 +128,8 @@ def _parse_yaml(path: Path, text: str) -> tuple[Mapping[Any, Any], dict[tuple[An
         document = YAML(typ="rt").load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = str(error.problem or "a key stands twice").split(" with value")[0]
+        found = re.search(r'duplicate key "(.*?)" with', str(error.problem), re.DOTALL)
+        problem = f"{found.group(1) if found else 'a key'} stands twice in this file"
         raise SettingsError(problem, where=f"{path}:{line}", mend="Keep one of the two.") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
@@ -125,13 +140,15 @@ def _parse_yaml(path: Path, text: str) -> tuple[Mapping[Any, Any], dict[tuple[An
         ) from None
     except YAMLError as error:
         raise SettingsError(
-            f"this is not valid {_language(path)}: {error}", where=str(path)
+            f"this is not valid {_language(path)}: {str(error).splitlines()[0]}",
+            where=str(path),
+            mend="Take control characters out of the file.",
         ) from None
     if document is None:
         return {}, {}
     if not isinstance(document, CommentedMap):
         raise SettingsError(
-            f"settings are `name: value` pairs, and this file holds a {type(document).__name__}",
+            f"settings are `name: value` pairs, and this file holds {_kind(document)}",
             where=f"{path}:1",
             mend="See configs/ for ready examples.",
         )
@@ -139,12 +156,20 @@ def _parse_yaml(path: Path, text: str) -> tuple[Mapping[Any, Any], dict[tuple[An
 
 
 def _yaml_lines(document: CommentedMap) -> list[tuple[tuple[Any, ...], int]]:
+    # A key that a merge (`<<: *anchor`) brings has no line of its own, and is left out here.
     lines: list[tuple[tuple[Any, ...], int]] = []
     for key, value in document.items():
-        lines.append(((key,), document.lc.key(key)[0] + 1))
+        lines += [((key,), place[0] + 1) for place in _places(document, key)]
         if isinstance(value, CommentedMap):
-            lines += [((key, name), value.lc.key(name)[0] + 1) for name in value]
+            lines += [
+                ((key, name), place[0] + 1) for name in value for place in _places(value, name)
+            ]
     return lines
+
+
+def _places(mapping: CommentedMap, key: Any) -> list[list[int]]:
+    place = (mapping.lc.data or {}).get(key)
+    return [] if place is None else [place]
 
 
 def _parse_toml(path: Path, text: str) -> tuple[Mapping[str, Any], dict[tuple[Any, ...], int]]:
@@ -159,19 +184,22 @@ def _parse_toml(path: Path, text: str) -> tuple[Mapping[str, Any], dict[tuple[An
         ) from None
     # tomllib keeps no line numbers; a key's line is found by its own spelling.
     lines: dict[tuple[Any, ...], int] = {}
-    section: str | None = None
+    section: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            section = header.group(1)
-            lines.setdefault((section,), number)
-        elif pair := re.match(r"\s*\"?([\w-]+)\"?\s*=", line):
-            key = pair.group(1)
-            lines.setdefault((section, key) if section else (key,), number)
+            section = tuple(header.group(1).split("."))
+            lines.setdefault(section, number)
+        elif pair := re.match(r"\s*\"?([\w.-]+)\"?\s*=", line):
+            lines.setdefault((*section, *pair.group(1).split(".")), number)
     return document, lines
 
 
 def _language(path: Path) -> str:
-    return "JSON" if path.suffix == ".json" else "YAML"
+    return "JSON" if path.suffix.lower() == ".json" else "YAML"
+
+
+def _kind(document: Any) -> str:
+    return "a list" if isinstance(document, list) else f"{_plain(document)!r} alone"
 
 
 def _plain(value: Any) -> Any:
@@ -180,9 +208,12 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    for kind in (bool, int, float, str):
+    if isinstance(value, str):
+        # JSON writes a character beyond U+FFFF as a pair of escapes, which YAML reads as two.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    for kind in (bool, int, float):
         if isinstance(value, kind):
             return kind(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()  # `output_dir: 2026-01-31` is a name, not a day.
     return value
-
-

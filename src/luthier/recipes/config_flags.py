@@ -67,6 +67,25 @@ def read_flags(args: Sequence[str], options: Sequence[str] = ()) -> CommandLine:
     return CommandLine(config, tuple(entries.values()), taken)
 
 
+def drop_flags(args: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return a command line without some settings, their values included.
+
+    Args:
+        args: What stands after the command's name, as `read_flags` accepted it.
+        names: Settings that are to go.
+    """
+    known, kept, rest = leaves(), list[str](), list(args)
+    while rest:
+        before = list(rest)
+        word = rest.pop(0)
+        name, glued, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in known and not glued:
+            _take_value(rest, known[name])
+        if not (word.startswith("--") and name in names):
+            kept += before[: len(before) - len(rest)]
+    return kept
+
+
 def _one_config(earlier: Path | None, word: str) -> Path:
     if earlier is not None:
         raise SettingsError(
@@ -93,8 +112,7 @@ def _take_value(rest: list[str], leaf: Leaf) -> str | bool:
         return _next_value(rest, f"--{leaf.name}")
     if not _is_value(rest) or rest[0].endswith(SUFFIXES):
         return True
-    only_bool = leaf.field.annotation is bool or leaf.name == "bf16"
-    if only_bool and rest[0].lower() not in ("true", "false"):
+    if leaf.accepts_only_bool and rest[0].lower() not in ("true", "false", "null"):
         return True
     return rest.pop(0)
 
@@ -112,6 +130,8 @@ def _parse(raw: str | bool, leaf: Leaf) -> Any:
             return YAML(typ="safe").load(raw)
         except YAMLError as error:
             raise SettingsError(
-                f"{raw!r} is not a list or mapping: {error}", where=f"--{leaf.name}"
-            ) from None
+                f"{raw!r} is not a list or mapping",
+                where=f"--{leaf.name}",
+                mend="Write it in quotes, as '[one, two]' or '{one: 1}'.",
+            ) from error
     return raw

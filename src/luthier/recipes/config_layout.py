@@ -9,7 +9,8 @@ from __future__ import annotations
 import types
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -39,6 +40,16 @@ class Leaf:
     def accepts_bool(self) -> bool:
         """Whether true and false are among its values, so that a bare flag means something."""
         return bool in _flat_types(self.field.annotation) or self.name in BARE_FLAGS
+
+    @property
+    def accepts_only_bool(self) -> bool:
+        """Whether true and false (and null) are its only values: any other word is not its own."""
+        return _flat_types(self.field.annotation) <= {bool, NoneType}
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """The values that its type spells out; empty where it spells out none."""
+        return tuple(dict.fromkeys(_literal_options(self.field.annotation)))
 
     @property
     def accepts_collection(self) -> bool:
@@ -108,4 +119,12 @@ def _is_union(annotation: Any) -> bool:
 def _flat_types(annotation: Any) -> set[Any]:
     if _is_union(annotation):
         return set().union(*(_flat_types(part) for part in get_args(annotation)))
+    if get_origin(annotation) is Literal:
+        return {type(option) for option in get_args(annotation)}
     return {get_origin(annotation) or annotation}
+
+
+def _literal_options(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [option for part in get_args(annotation) for option in _literal_options(part)]

@@ -6,10 +6,10 @@ line (or flag), the setting, its value and the nearest thing that would have bee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -102,7 +102,7 @@ def _build_section(section: str, entries: Mapping[str, Entry]) -> Settings:
     for name, entry in mine.items():
         _refuse_bool_for_number(leaves()[name], entry)
     try:
-        return model(**{name: entry.value for name, entry in mine.items()})
+        return model(**{name: _as_option(leaves()[name], e.value) for name, e in mine.items()})
     except ValidationError as error:
         raise _explain(error.errors()[0], model, mine) from None
 
@@ -118,7 +118,7 @@ def _choose(section: str, mine: Mapping[str, Entry]) -> type[Settings]:
         choices = leaves()[chooser].choices
         if choice not in choices:
             raise SettingsError(
-                f"{chooser} is {choice!r}, and can be {' or '.join(choices)}",
+                f"{chooser} is {_show(choice)}, and can be {' or '.join(choices)}",
                 where=mine[chooser].where,
                 mend=did_you_mean(str(choice), choices),
             )
@@ -137,10 +137,16 @@ def _refuse_bool_for_number(leaf: Leaf, entry: Entry) -> None:
     # pydantic would take true for 1.
     if isinstance(entry.value, bool) and not leaf.accepts_bool:
         raise SettingsError(
-            f"{leaf.name} is {str(entry.value).lower()}, which is not a value of it",
+            f"{leaf.name} is {_show(entry.value)}, which is not a value of it",
             where=entry.where,
             mend=_describe(leaf),
         )
+
+
+def _as_option(leaf: Leaf, value: Any) -> Any:
+    # A flag's value comes as a word, and pydantic takes "4" for a number but not for the option 4.
+    found = [o for o in leaf.options if not isinstance(o, str) and str(o) == value]
+    return found[0] if found else value
 
 
 def _explain(
@@ -159,24 +165,27 @@ def _explain(
         )
     leaf = leaves()[name]
     value = mine[name].value if name in mine else detail["input"]
-    options = _literal_options(leaf.field.annotation)
-    if detail["type"] == "literal_error" and options:
+    where = mine[name].where if name in mine else None
+    if detail["type"] == "literal_error" and leaf.options:
+        options = [o if isinstance(o, str) else _show(o) for o in leaf.options]
+        close = nearest(str(value), options)
         return SettingsError(
-            f"{name} is {value!r}, and can be {' or '.join(map(str, options))}",
-            where=mine[name].where,
-            mend=did_you_mean(str(value), [str(option) for option in options]),
+            f"{name} is {_show(value)}, and can be {' or '.join(options)}",
+            where=where,
+            mend=f"Did you mean {close}?" if close else _describe(leaf),
         )
     return SettingsError(
-        f"{name} is {value!r}: {message[:1].lower()}{message[1:]}",
-        where=mine[name].where if name in mine else None,
+        f"{name} is {_show(value)}: {message[:1].lower()}{message[1:]}",
+        where=where,
         mend=_describe(leaf),
     )
 
 
-def _literal_options(annotation: Any) -> Sequence[Any]:
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    return [option for part in get_args(annotation) for option in _literal_options(part)]
+def _show(value: Any) -> str:
+    """Return a value as a settings file spells it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
 
 
 def _describe(leaf: Leaf) -> str:

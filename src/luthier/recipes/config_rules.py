@@ -39,10 +39,27 @@ def _not_lora(config: RunConfig) -> bool:
     return config.tuning.finetuning_type != "lora"
 
 
+def _by_transformers(config: RunConfig) -> bool:
+    return config.run.trainer == "transformers"
+
+
+def _has_adapter(config: RunConfig) -> bool:
+    return config.model.adapter_name_or_path is not None
+
+
 _NEEDS_VALIDATION = "is set, and there are no validation rows"
 _GIVE_VALIDATION = "Give val_file, or val_size to cut some from the training data."
 _QUANTISED = "is for LoRA on a frozen base; quantised weights can't be trained themselves"
 _USE_LORA = "Set finetuning_type: lora, or take this setting out."
+_SAVING = ("save_steps", "save_total_limit")
+_NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
+_USE_LUTHIER = "Use trainer: luthier, or take this setting out."
+_ADAPTER_SHAPE = (
+    *("lora_target", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("use_rslora", "use_dora", "additional_target"),
+)
+_GIVEN_BY_ADAPTER = "is set, and the adapter of adapter_name_or_path has its own"
+_USE_ADAPTER_AS_IS = "Take it out, or start a new adapter without adapter_name_or_path."
 
 RULES: tuple[Rule, ...] = (
     Rule("eval_steps", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),
@@ -77,12 +94,6 @@ RULES: tuple[Rule, ...] = (
         "is set, and on_long_row: drop cuts no row",
         "Set on_long_row: cut, or take min_answer_share out.",
     ),
-    Rule(
-        "mask_history",
-        lambda c: c.tokens.train_on_prompt,
-        "is set with train_on_prompt, which teaches the history too",
-        "Give one of the two.",
-    ),
     Rule("quantization_bit", _not_lora, _QUANTISED, _USE_LORA),
     Rule("bnb_4bit_quant_type", _not_lora, _QUANTISED, _USE_LORA, even_default=True),
     Rule("bnb_4bit_compute_dtype", _not_lora, _QUANTISED, _USE_LORA, even_default=True),
@@ -100,15 +111,23 @@ RULES: tuple[Rule, ...] = (
         "Take one of the two out.",
     ),
     Rule(
+        "save_strategy",
+        lambda c: _by_transformers(c) and c.training.save_strategy != "no",
+        _NO_CHECKPOINTS,
+        _USE_LUTHIER,
+    ),
+    Rule(
         "eval_strategy",
         lambda c: c.training.eval_strategy == "no" and not _no_validation(c),
         "is no, and validation rows are set aside that nothing would look at",
         "Take val_file or val_size out, or evaluate.",
     ),
     Rule(
-        "save_strategy",
-        lambda c: c.training.save_strategy == "no" and c.checkpoints.resume_from_checkpoint is True,
-        "is no, and resume_from_checkpoint looks for a checkpoint",
-        "Take one of the two out.",
+        "resume_from_checkpoint",
+        _by_transformers,
+        "is set, and trainer: transformers has no exact resume",
+        "Use trainer: luthier, whose checkpoints a run can go on from.",
     ),
+    *(Rule(name, _by_transformers, _NO_CHECKPOINTS, _USE_LUTHIER) for name in _SAVING),
+    *(Rule(name, _has_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),
 )

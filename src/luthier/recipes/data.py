@@ -45,11 +45,13 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
         trust_remote_code=config.model.trust_remote_code,
     )
     tokenizer, notices = resolve_template(tokenizer, config.tokens.template)
-    prepared = prepare(config.data, config.tokens, tokenizer, seed=config.run.seed, say=screen.say)
-    screen.data(prepared)
-    return PreparedRun(
-        prepared,
+    prepared = prepare(
+        config.data,
+        config.tokens,
         tokenizer,
-        tuple(stop_token_ids(tokenizer)),
-        (*notices, *prepared.notices),
+        seed=config.run.seed,
+        notices=notices,
+        progress=screen.working,
     )
+    screen.data(prepared)
+    return PreparedRun(prepared, tokenizer, tuple(stop_token_ids(tokenizer)), prepared.notices)

@@ -96,8 +96,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     config = expanded.config
     # transformers counts what it read as quantised and would refuse to save it, though the
     # weights are plain float32 by now: a fresh model takes them over.
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    vars(config).pop("quantization_config", None)
     plain = AutoModelForCausalLM.from_config(config)
     plain.load_state_dict(expanded.state_dict())
     plain.generation_config = expanded.generation_config

@@ -59,7 +59,11 @@ class Estimate:
 
 
 def estimate_run(
-    config: RunConfig, lengths: Sequence[int], shape: ModelShape, flops_per_second: float
+    config: RunConfig,
+    lengths: Sequence[int],
+    shape: ModelShape,
+    flops_per_second: float,
+    value_bytes: int,
 ) -> Estimate:
     """Estimate a run.
 
@@ -68,6 +72,7 @@ def estimate_run(
         lengths: Tokens of each training row.
         shape: The model's.
         flops_per_second: The machine's measured matrix rate in the type that is computed in.
+        value_bytes: Size of that type: 2 for bf16 and fp16, 4 for fp32.
     """
     batches = epoch_batches(
         lengths,
@@ -78,16 +83,14 @@ def estimate_run(
     )
     computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     per_epoch = -(-len(batches) // config.batches.gradient_accumulation_steps)
-    num_steps = count_steps(
-        config.training.num_train_epochs, per_epoch, config.training.max_steps
-    )
+    num_steps = count_steps(config.training.num_train_epochs, per_epoch, config.training.max_steps)
     flops = _flops_per_token(config, shape) * computed * num_steps / per_epoch
     worst = max(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return Estimate(
         num_steps=num_steps,
         padding_share=1 - sum(lengths) / computed,
         seconds=flops / (flops_per_second * EFFICIENCY),
-        memory_bytes=_memory_bytes(config, shape, worst),
+        memory_bytes=_memory_bytes(config, shape, worst, value_bytes),
     )
 
 
@@ -99,9 +102,10 @@ def _flops_per_token(config: RunConfig, shape: ModelShape) -> float:
     return passes * shape.matrix_parameters
 
 
-def _memory_bytes(config: RunConfig, shape: ModelShape, worst_tokens: int) -> int:
-    is_lora = config.tuning.finetuning_type == "lora"
-    weight_bytes = {4: 0.55, 8: 1.1}.get(config.quantization.bits or 0, 2 if is_lora else 4)
+def _memory_bytes(config: RunConfig, shape: ModelShape, worst_tokens: int, value_bytes: int) -> int:
+    # A frozen base is stored in the type that is computed in; what is trained, in float32.
+    plain_bytes = value_bytes if config.tuning.finetuning_type == "lora" else 4
+    weight_bytes = {4: 0.55, 8: 1.1}.get(config.quantization.bits or 0, plain_bytes)
     weights = shape.parameters.total * weight_bytes
     # Gradient and Adam's two moments, in float32.
     states = 3 if config.optimizer.optim == "adamw_torch" else 1
@@ -109,9 +113,9 @@ def _memory_bytes(config: RunConfig, shape: ModelShape, worst_tokens: int) -> in
     # Per token and layer: the inputs of the products, normed inputs, and the feed-forward's parts.
     layer_values = 10 * shape.hidden_size + 5 * shape.intermediate_size
     kept_layers = 2 if config.model.gradient_checkpointing else shape.num_layers
-    activations = worst_tokens * layer_values * kept_layers * 2
+    activations = worst_tokens * layer_values * kept_layers * value_bytes
     # The logits in the computed type and in float32, and the gradient of both.
-    logits = worst_tokens * shape.vocab_size * (2 + 4 + 4 + 2)
+    logits = worst_tokens * shape.vocab_size * 2 * (value_bytes + 4)
     return int(weights + trained + activations + logits)
 
 

@@ -5,7 +5,7 @@ The one place that knows the concrete class of every part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from luthier.models.save import save_model
 from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.processes import deepspeed_notice
+from luthier.recipes.resume import refuse_other_run, run_fingerprint
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
 
@@ -40,14 +41,24 @@ class Job:
     parameters: ParameterCount
     device: torch.device
     precision: Precision
+    fingerprint: Mapping[str, str]
     notices: tuple[Notice, ...]
 
 
 def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: Screen) -> Job:
-    """Prepare the data, load the model, and choose what is trained in which precision."""
+    """Prepare the data, load the model, and choose what is trained in which precision.
+
+    Raises:
+        LuthierError: The data, the model or the DeepSpeed file can't be used, or the checkpoint
+            belongs to another run. What is quick to find is found first.
+    """
     device = choose_device()
     precision, precision_notice = choose_precision(config.training, device)
+    sharding_notice = deepspeed_notice(config.run.deepspeed)
     data = prepare_data(config, screen)
+    fingerprint = run_fingerprint(config, data.prepared.manifest["key"], precision.name)
+    if checkpoint is not None:
+        refuse_other_run(checkpoint, fingerprint)
     torch.manual_seed(derive_seed(config.run.seed, "weights"))
     screen.say(f"Loading {config.model.model_name_or_path}")
     is_lora = config.tuning.finetuning_type == "lora"
@@ -65,14 +76,13 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
     adapter = weights or config.model.adapter_name_or_path
     model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
-    notices = [*data.notices, precision_notice, deepspeed_notice(config.run.deepspeed)]
-    notices += loaded.notices
+    notices = (*data.notices, precision_notice, sharding_notice, *loaded.notices)
     found = tuple(notice for notice in notices if notice is not None)
     for notice in found:
         screen.notice(notice)
     parameters = count_parameters(model)
     screen.model(parameters, device, precision)
-    return Job(config, folder, data, model, parameters, device, precision, found)
+    return Job(config, folder, data, model, parameters, device, precision, fingerprint, found)
 
 
 def build_evaluator(job: Job) -> Evaluator | None:
@@ -92,6 +102,4 @@ def build_evaluator(job: Job) -> Evaluator | None:
 
 def model_writer(job: Job) -> Callable[[Path], None]:
     """Return a function that writes the model as it stands into a folder."""
-    return lambda folder: save_model(
-        job.model, job.data.tokenizer, folder, job.data.stop_token_ids
-    )
+    return lambda folder: save_model(job.model, job.data.tokenizer, folder, job.data.stop_token_ids)

@@ -67,6 +67,9 @@ def describe_model(name: str) -> dict[str, Any]:
 def source_commit() -> dict[str, Any]:
     """Return the commit of luthier's own source, where it runs from a git checkout."""
     folder = Path(luthier.__file__).parent
+    # Installed into an environment below somebody's project, that project's commit is not ours.
+    if not _git(folder, "ls-files", "--", "__init__.py"):
+        return {}
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -85,10 +88,10 @@ def now() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    # It only looks: without this, `status` would take the index's lock.
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

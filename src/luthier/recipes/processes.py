@@ -40,7 +40,7 @@ def deepspeed_notice(path: str | None) -> Notice | None:
     if path is None:
         return None
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"the DeepSpeed file can't be read: {error.strerror}",
@@ -48,9 +48,18 @@ def deepspeed_notice(path: str | None) -> Notice | None:
             mend="Check the path given by deepspeed.",
         ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SettingsError(f"the DeepSpeed file is not valid JSON: {error}", where=path) from None
+        raise SettingsError(
+            f"the DeepSpeed file is not valid JSON: {error}",
+            where=path,
+            mend="Check the path given by deepspeed, and the brackets and quotes of the file.",
+        ) from None
     if not isinstance(content, dict):
-        raise SettingsError("the DeepSpeed file holds no JSON object", where=path)
-    stage = (content.get("zero_optimization") or {}).get("stage", 0)
+        raise SettingsError(
+            "the DeepSpeed file holds no JSON object",
+            where=path,
+            mend='It looks like {"zero_optimization": {"stage": 3}}.',
+        )
+    zero = content.get("zero_optimization")
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     asked = f"{Path(path).name} (ZeRO-{stage})"
     return Notice("deepspeed", asked, "plain loop", "one process has nothing to shard")

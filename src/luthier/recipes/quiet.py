@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 
 def quiet_libraries() -> None:
     """Silence progress bars and advisory warnings of transformers and datasets."""
     # Tokenising runs in threads of its own; a loader's workers must not warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # peft still asks by the old name; nothing here for a user to do.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     import datasets
     import transformers
 

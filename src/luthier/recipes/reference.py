@@ -10,7 +10,6 @@ from luthier.batches.collate import CausalLMCollator
 from luthier.batches.sampling import EpochBatchSampler
 from luthier.batches.stream import make_loader
 from luthier.contracts.training import Observer, Progress
-from luthier.core.errors import SettingsError
 from luthier.engine.schedule import cadence, count_steps
 from luthier.engine.transformers_trainer import ReferenceRun, train_with_transformers
 from luthier.objectives.sft import SupervisedFineTuning
@@ -23,16 +22,9 @@ _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with
 def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
     """Train with transformers.Trainer on the same batches, in the same order.
 
-    Raises:
-        SettingsError: A setting is asked for that only luthier's own loop has.
+    It writes no checkpoints and goes on from none: `config_rules.py` refuses such settings.
     """
     config, rows = job.config, job.data.prepared.train
-    if config.checkpoints.resume_from_checkpoint:
-        raise SettingsError(
-            "trainer: transformers has no exact resume",
-            where="resume_from_checkpoint",
-            mend="Use trainer: luthier, whose checkpoints a run can go on from.",
-        )
     lengths = rows["length"]
     batches = config.batches
     sampler = EpochBatchSampler(
@@ -54,7 +46,12 @@ def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
         eval_on_start=training.eval_on_start,
         observers=observers,
     )
-    return train_with_transformers(run)
+    # The Trainer switches the cache off in the model's config, which is saved with the model.
+    use_cache = getattr(job.model.config, "use_cache", None)
+    progress = train_with_transformers(run)
+    if use_cache is not None:
+        job.model.config.use_cache = use_cache
+    return progress
 
 
 def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
     schedule, training = config.schedule, config.training
     warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * num_steps)
     arguments: dict[str, Any] = {
-        "output_dir": str(job.folder / "transformers"),
+        "output_dir": str(job.folder),
         "max_steps": num_steps,
         "per_device_train_batch_size": config.batches.per_device_train_batch_size,
         "gradient_accumulation_steps": config.batches.gradient_accumulation_steps,

@@ -42,7 +42,7 @@ class RunSettings(Settings):
     trainer: Literal["luthier", "transformers"] = "luthier"
     """The loop: luthier's own, or transformers.Trainer on the same batches and objective."""
 
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of every random choice."""
 
     deepspeed: str | None = None

@@ -6,6 +6,7 @@ again as it is.
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from luthier.checkpoints.settings import CheckpointSettings
 from luthier.checkpoints.store import remove_staging
 from luthier.core.errors import RunError
+from luthier.core.files import write_text
 from luthier.recipes.run_config import RunConfig
 
 RUN_YAML = "run.yaml"
@@ -25,20 +27,21 @@ REJECTED = "rejected.jsonl"
 _ACTIONS = ("resume_from_checkpoint", "overwrite_output_dir")
 
 
-def open_run_folder(output_dir: str, settings: CheckpointSettings) -> Path:
+def open_run_folder(config: RunConfig) -> Path:
     """Create the folder of a run, or take over the one that is there if the settings say so.
 
+    Nothing in it is removed yet: `clear_earlier_run` does that once the new run can start.
+
     Raises:
-        RunError: The folder holds a run or other files and nobody said what to do with them, or
-            it can't be written.
+        RunError: The folder holds a run or other files and nobody said what to do with them, the
+            run would remove its own model, or the folder can't be written.
     """
-    folder = Path(output_dir).expanduser()
-    holds_run = (folder / RUN_YAML).is_file()
+    folder = Path(config.run.output_dir).expanduser()
+    if replaces_earlier_run(folder, config.checkpoints):
+        _refuse_own_model(folder, config)
+    elif not _goes_on(folder, config.checkpoints):
+        _refuse_used(folder)
     try:
-        if settings.overwrite_output_dir and holds_run and not settings.resume_from_checkpoint:
-            shutil.rmtree(folder)
-        elif not settings.resume_from_checkpoint:
-            _refuse_used(folder, holds_run)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".luthier-write-test"
         probe.write_bytes(b"")
@@ -53,8 +56,58 @@ def open_run_folder(output_dir: str, settings: CheckpointSettings) -> Path:
     return folder
 
 
-def _refuse_used(folder: Path, holds_run: bool) -> None:
-    if holds_run:
+def replaces_earlier_run(folder: Path, settings: CheckpointSettings) -> bool:
+    """Whether the settings say that the run in a folder is to be removed."""
+    is_wanted = settings.overwrite_output_dir and not _goes_on(folder, settings)
+    return is_wanted and (folder / RUN_YAML).is_file()
+
+
+def clear_earlier_run(folder: Path) -> None:
+    """Remove what is in a run's folder; the folder stays, for it may be a link or a disk.
+
+    Raises:
+        RunError: Something in it can't be removed.
+    """
+    # What marks the folder as a run's goes last: a kill in between leaves it removable.
+    for item in sorted(folder.iterdir(), key=lambda item: item.name == RUN_YAML):
+        try:
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
+        except OSError as error:
+            raise RunError(
+                f"the earlier run can't be removed: {error.strerror or error}",
+                where=str(item),
+                mend="Choose another output_dir, or mend its permissions.",
+            ) from None
+
+
+def _goes_on(folder: Path, settings: CheckpointSettings) -> bool:
+    # A checkpoint elsewhere begins a run of its own here.
+    wanted = settings.resume_from_checkpoint
+    if isinstance(wanted, str):
+        return _is_inside(Path(wanted), folder)
+    return wanted
+
+
+def _refuse_own_model(folder: Path, config: RunConfig) -> None:
+    for name in ("model_name_or_path", "adapter_name_or_path"):
+        path = getattr(config.model, name)
+        if path is not None and _is_inside(Path(path), folder):
+            raise RunError(
+                f"{name} lies in output_dir, which --overwrite_output_dir would remove",
+                where=str(folder),
+                mend="Choose another --output_dir.",
+            )
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.expanduser().resolve().is_relative_to(folder.resolve())
+
+
+def _refuse_used(folder: Path) -> None:
+    if (folder / RUN_YAML).is_file():
         raise RunError(
             "output_dir holds a run already",
             where=str(folder),
@@ -73,9 +126,10 @@ def write_run_yaml(folder: Path, config: RunConfig) -> None:
     """Write every setting of a run, in sections, so that `luthier train run.yaml` repeats it."""
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
-    with (folder / RUN_YAML).open("w", encoding="utf-8") as stream:
-        stream.write("# Every setting of this run. `luthier train` takes this file as it is.\n")
-        yaml.dump(settings_of(config), stream)
+    stream = io.StringIO()
+    stream.write("# Every setting of this run. `luthier train` takes this file as it is.\n")
+    yaml.dump(settings_of(config), stream)
+    write_text(folder / RUN_YAML, stream.getvalue())
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
@@ -84,7 +138,7 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     for section in sections.values():
         for action in _ACTIONS:
             section.pop(action, None)
-    if config.quantization.bits is None:
-        # Written out, its defaults would read as a wish for 4 bits.
-        del sections["quantization"]
-    return sections
+    # Written out, a default of this section would read as a wish for 4 bits.
+    wished = config.quantization.model_dump(mode="json", exclude_unset=True)
+    del sections["quantization"]
+    return sections | ({"quantization": wished} if wished else {})

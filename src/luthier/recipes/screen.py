@@ -22,6 +22,10 @@ class Screen(Observer, Protocol):
         """Something that takes time begins, or something worth a line happened."""
         ...
 
+    def working(self, what: str, done: int, total: int) -> None:
+        """Something that can be counted goes on; `done == total` when it is over."""
+        ...
+
     def notice(self, notice: Notice) -> None:
         """Something was substituted, or deserves a warning."""
         ...
@@ -30,8 +34,6 @@ class Screen(Observer, Protocol):
         """The data is prepared."""
         ...
 
-    def model(
-        self, parameters: ParameterCount, device: torch.device, precision: Precision
-    ) -> None:
+    def model(self, parameters: ParameterCount, device: torch.device, precision: Precision) -> None:
         """The model is loaded and it is settled what is trained."""
         ...

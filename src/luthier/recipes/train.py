@@ -16,10 +16,10 @@ import torch
 from luthier.batches.collate import CausalLMCollator
 from luthier.batches.stream import BatchStream
 from luthier.checkpoints.store import CheckpointStore, RunState
-from luthier.contracts.training import Observer, Progress, StepRecord, StopRequest
+from luthier.contracts.training import Observer, Progress, StopRequest
 from luthier.core.seeds import derive_seed
 from luthier.engine.loop import Training, train
-from luthier.engine.metrics_file import MetricsFile
+from luthier.engine.metrics_file import MetricsFile, read_metrics
 from luthier.engine.optimizer import build_optimizer
 from luthier.engine.schedule import build_schedule, cadence, count_steps
 from luthier.models.load import check_model_path
@@ -28,21 +28,41 @@ from luthier.recipes.job import Job, build_evaluator, build_job, model_writer
 from luthier.recipes.manifest import describe_run, now, write_manifest
 from luthier.recipes.processes import refuse_many_processes
 from luthier.recipes.reference import train_by_reference
-from luthier.recipes.resume import find_checkpoint, refuse_other_run, run_fingerprint
+from luthier.recipes.resume import find_checkpoint
 from luthier.recipes.run_config import RunConfig
-from luthier.recipes.run_folder import METRICS, open_run_folder, write_run_yaml
+from luthier.recipes.run_folder import (
+    METRICS,
+    clear_earlier_run,
+    open_run_folder,
+    replaces_earlier_run,
+    write_run_yaml,
+)
 from luthier.recipes.screen import Screen
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a run came to."""
+    """What a run came to.
+
+    Attributes:
+        evaluations: All of the run, those before a stop included: step and `eval_...` metrics.
+        seconds: Time of this process's part.
+    """
 
     folder: Path
     progress: Progress
-    first_eval: dict[str, float] | None
-    last_eval: dict[str, float] | None
+    evaluations: tuple[dict[str, float], ...]
     seconds: float
+
+    @property
+    def first_eval(self) -> dict[str, float] | None:
+        """The earliest evaluation: of the untrained model, where its step is 0."""
+        return self.evaluations[0] if self.evaluations else None
+
+    @property
+    def last_eval(self) -> dict[str, float] | None:
+        """The newest evaluation."""
+        return self.evaluations[-1] if self.evaluations else None
 
     @property
     def finished(self) -> bool:
@@ -70,24 +90,25 @@ def run_training(
     started_s = time.perf_counter()
     refuse_many_processes(os.environ)
     check_model_path(config.model)
-    folder = open_run_folder(config.run.output_dir, config.checkpoints)
+    folder = open_run_folder(config)
     checkpoint = find_checkpoint(config, folder, screen.say)
     job = build_job(config, folder, checkpoint, screen)
+    if replaces_earlier_run(folder, config.checkpoints):
+        clear_earlier_run(folder)
     write_run_yaml(folder, config)
     facts = describe_run(config, command, job.data.prepared.manifest, job.notices)
     write_manifest(folder, facts)
-    history = _EvalHistory()
-    observers = (screen, MetricsFile(folder / METRICS), history)
+    observers = (screen, MetricsFile(folder / METRICS))
     if config.run.trainer == "transformers":
         progress = train_by_reference(job, observers)
     else:
         progress = train_by_loop(job, checkpoint, observers, stop)
     seconds = time.perf_counter() - started_s
-    result = TrainResult(folder, progress, history.first, history.last, seconds)
+    result = TrainResult(folder, progress, read_evaluations(folder / METRICS), seconds)
     if result.finished:
         model_writer(job)(folder)
     outcome = {"steps": progress.step, "finished": result.finished, "seconds": round(seconds, 3)}
-    outcome |= {"eval": history.last}
+    outcome |= {"eval": result.last_eval}
     write_manifest(folder, facts | {"ended": now(), "outcome": outcome})
     return result
 
@@ -108,17 +129,15 @@ def train_by_loop(
     )
     training, per_epoch = config.training, batches.windows_per_epoch()
     num_steps = count_steps(training.num_train_epochs, per_epoch, training.max_steps)
-    fingerprint = run_fingerprint(config, job.data.prepared.manifest["key"], job.precision.name)
     store = CheckpointStore(
         job.folder,
-        RunState(optimizer, batches, job.precision.scaler, fingerprint),
+        RunState(optimizer, batches, job.precision.scaler, job.fingerprint),
         model_writer(job),
         config.checkpoints.save_total_limit,
     )
     progress = Progress(num_steps=num_steps)
     torch.manual_seed(derive_seed(config.run.seed, "training"))
     if checkpoint is not None:
-        refuse_other_run(checkpoint, fingerprint)
         store.load(checkpoint, progress)
     evaluator = build_evaluator(job)
     parts = Training(
@@ -143,21 +162,10 @@ def train_by_loop(
     return train(parts)
 
 
-
-
-class _EvalHistory:
-    """Keeps the first and the last evaluation of a run; implements `Observer`."""
-
-    def __init__(self) -> None:
-        self.first: dict[str, float] | None = None
-        self.last: dict[str, float] | None = None
-
-    def on_evaluation(self, record: StepRecord) -> None:
-        self.last = dict(record.metrics)
-        self.first = self.first or self.last
-
-    def on_start(self, progress: Progress) -> None: ...
-    def on_step(self, record: StepRecord) -> None: ...
-    def on_log(self, record: StepRecord) -> None: ...
-    def on_checkpoint(self, step: int, path: str) -> None: ...
-    def on_end(self, progress: Progress) -> None: ...
+def read_evaluations(metrics: Path) -> tuple[dict[str, float], ...]:
+    """Return the evaluations of a run in their order: the step and what was measured."""
+    return tuple(
+        {n: float(v) for n, v in record.items() if n == "step" or n.startswith("eval_")}
+        for record in read_metrics(metrics)
+        if record["kind"] == "eval"
+    )

@@ -1,0 +1,131 @@
+"""`luthier inspect`: the rows as the model will see them, and what the run will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from luthier.cli.terminal import console
+from luthier.core.errors import SettingsError
+from luthier.core.units import format_bytes, format_count, format_seconds, format_share
+from luthier.recipes.config_flags import read_flags
+from luthier.recipes.config_resolve import resolve_command
+
+if TYPE_CHECKING:
+    from luthier.recipes.inspection import Inspection, ShownRow
+
+TAUGHT, SEEN = "bold green", "dim"
+
+
+def run(args: Sequence[str]) -> None:
+    """Print rows with the taught tokens in colour, counts, warnings and an estimate.
+
+    Args:
+        args: Settings, and `--rows N` for how many rows are shown (3).
+
+    Raises:
+        LuthierError: As training itself would.
+    """
+    command = read_flags(args, options=("rows",))
+    num_rows = _number(command.options.get("rows", "3"))
+    resolved = resolve_command(command)
+    from luthier.cli.display import TrainScreen
+    from luthier.recipes.inspection import inspect_run
+    from luthier.recipes.quiet import quiet_libraries
+
+    quiet_libraries()
+    with TrainScreen(console) as screen:
+        found = inspect_run(resolved.config, screen, num_rows)
+    for row in found.rows:
+        console.print(_row(row))
+    console.print(_legend())
+    console.print(_counts(found))
+    console.print(_histogram(found))
+    console.print(_estimate(found))
+    for notice in found.notices:
+        console.print(f"[yellow]note[/]  {escape(str(notice))}")
+    if not found.notices:
+        console.print("[green]No warnings.[/]")
+
+
+def _number(value: str | bool) -> int:
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    raise SettingsError(
+        f"rows is {value!r}, and must be a whole number", where="--rows", mend="Write --rows 5."
+    )
+
+
+def _row(row: ShownRow) -> Panel:
+    text = Text()
+    for piece in row.pieces:
+        style = TAUGHT if piece.taught else SEEN
+        shown = f"⟦{piece.text}⟧" if piece.taught and not _has_colour() else piece.text
+        text.append(shown, style=f"{style} reverse" if piece.special else style)
+    title = f"{row.origin}: {row.num_tokens} tokens, {row.num_taught} taught"
+    return Panel(text, title=escape(title), title_align="left", border_style="dim")
+
+
+def _legend() -> Text:
+    if not _has_colour():
+        return Text("⟦taught⟧  seen, not taught")
+    legend = Text.assemble(("taught", TAUGHT), "   ", ("seen, not taught", SEEN), "   ")
+    return legend.append("control token", style="reverse")
+
+
+def _has_colour() -> bool:
+    return console.color_system is not None
+
+
+def _counts(found: Inspection) -> Table:
+    manifest = found.data.prepared.manifest
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rows", "count"):
+        table.add_column(name, justify="left" if name == "rows" else "right")
+    counts = manifest["counts"]
+    table.add_row("read", f"{counts['rows_read']:,}")
+    for reason, count in counts["dropped"].items():
+        table.add_row(f"left out: {reason}", f"{count:,}")
+    table.add_row("cut to cutoff_len", f"{counts['truncated_rows']:,}")
+    for name, split in manifest["splits"].items():
+        taught = format_share(split["supervised_tokens"], split["tokens"])
+        table.add_row(f"{name} rows", f"{split['rows']:,}")
+        table.add_row(f"{name} tokens", f"{format_count(split['tokens'])} ({taught} taught)")
+    return table
+
+
+def _histogram(found: Inspection) -> Table:
+    from luthier.recipes.inspection import length_histogram
+
+    bins = length_histogram(found.data.prepared.train["length"])
+    most = max(count for _, _, count in bins)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("length in tokens", justify="right")
+    table.add_column("training rows")
+    for low, high, count in bins:
+        bar = "█" * round(40 * count / most)
+        table.add_row(f"{low:,} to {high:,}", f"[cyan]{bar}[/] {count:,}")
+    return table
+
+
+def _estimate(found: Inspection) -> Table:
+    estimate, shape = found.estimate, found.shape
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("this run, estimated for this machine")
+    table.add_column("")
+    trained = format_share(shape.parameters.trained, shape.parameters.total)
+    table.add_row(
+        "parameters",
+        f"{format_count(shape.parameters.total)}, {format_count(shape.parameters.trained)} trained "
+        f"({trained})",
+    )
+    table.add_row("optimiser steps", f"{estimate.num_steps:,}")
+    table.add_row("padding", f"{100 * estimate.padding_share:.0f} % of the computed positions")
+    table.add_row("time", f"about {format_seconds(estimate.seconds)} in {found.precision}")
+    table.add_row("memory", f"about {format_bytes(estimate.memory_bytes)}")
+    return table

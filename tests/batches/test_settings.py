@@ -1,0 +1,32 @@
+"""What the batch settings accept."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from luthier.batches.settings import BatchSettings
+
+
+def test_defaults() -> None:
+    settings = BatchSettings()
+    assert settings.per_device_train_batch_size == settings.gradient_accumulation_steps == 1
+    assert settings.per_device_eval_batch_size == 8
+    assert not settings.group_by_length
+    assert settings.dataloader_num_workers == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("per_device_train_batch_size", 0),
+        ("per_device_eval_batch_size", -1),
+        ("gradient_accumulation_steps", 0),
+        ("dataloader_num_workers", -1),
+        ("group_by_length", "often"),
+        ("packing", True),
+    ],
+)
+def test_impossible_values_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        BatchSettings.model_validate({name: value})

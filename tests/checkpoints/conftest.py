@@ -1,0 +1,165 @@
+"""A tiny run with checkpoints, built afresh each time as a new process would build it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from luthier.batches.collate import CausalLMCollator
+from luthier.batches.settings import BatchSettings
+from luthier.batches.stream import BatchStream
+from luthier.checkpoints.store import MODEL, CheckpointStore, RunState
+from luthier.contracts.training import Progress, StepRecord
+from luthier.engine.loop import Training, train
+from luthier.engine.optimizer import build_optimizer
+from luthier.engine.precision import Precision
+from luthier.engine.schedule import build_schedule
+from luthier.engine.settings import AdamWOptimizer, ScheduleSettings
+from luthier.models.adapters import apply_tuning
+from luthier.models.load import load_model
+from luthier.models.settings import FullTuning, LoraTuning, ModelSettings, QuantizationSettings
+from luthier.objectives.sft import SupervisedFineTuning
+
+torch.set_num_threads(1)
+
+VOCABULARY, NUM_STEPS = 64, 6
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Losses:
+    """An observer that keeps the loss of every step."""
+
+    values: list[float] = field(default_factory=list)
+
+    def on_step(self, record: StepRecord) -> None:
+        self.values.append(record.metrics["loss"])
+
+    def on_start(self, progress: Progress) -> None: ...
+    def on_log(self, record: StepRecord) -> None: ...
+    def on_evaluation(self, record: StepRecord) -> None: ...
+    def on_checkpoint(self, step: int, path: str) -> None: ...
+    def on_end(self, progress: Progress) -> None: ...
+
+
+class NeverStop:
+    requested = False
+
+
+@dataclass
+class TinyRun:
+    """One run: `train_to` a step, or look at its parts."""
+
+    training: Training
+    store: CheckpointStore
+    losses: list[float]
+
+    def train_to(self, step: int) -> TinyRun:
+        self.training.progress.num_steps = step
+        train(self.training)
+        return self
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=32,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "base"
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    return folder
+
+
+def tiny_rows() -> list[dict[str, list[int]]]:
+    random = torch.Generator().manual_seed(3)
+    rows = []
+    for length in (5, 9, 4, 7, 6, 8, 3):
+        ids = torch.randint(3, VOCABULARY, (length,), generator=random).tolist()
+        rows.append({"input_ids": ids, "labels": [-100, *ids[1:]]})
+    return rows
+
+
+@pytest.fixture
+def make_run(base_folder: Path) -> Callable[..., TinyRun]:
+    """Build a run in a folder, from the start or from a checkpoint, by what is on disk alone."""
+
+    def make(
+        folder: Path,
+        checkpoint: Path | None = None,
+        *,
+        lora: bool = True,
+        optimizer: Any = None,
+        limit: int | None = None,
+        save_every: int | None = None,
+        workers: int = 0,
+        evaluator: Any = None,
+        eval_every: int | None = None,
+    ) -> TinyRun:
+        torch.manual_seed(99 if checkpoint is None else 12345)  # load() must bring it back
+        weights = str(checkpoint / MODEL) if checkpoint else None
+        model: Any = load_model(
+            ModelSettings(model_name_or_path=str(base_folder)),
+            QuantizationSettings(),
+            device=CPU,
+            dtype=torch.float32,
+            weights_from=None if lora else weights,
+        ).model
+        tuning = LoraTuning(lora_rank=4, lora_dropout=0.1) if lora else FullTuning()
+        model = apply_tuning(model, tuning, weights if lora else None)
+        schedule = ScheduleSettings(learning_rate=1e-2, weight_decay=0.1, warmup_steps=2)
+        settings = BatchSettings(
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=2,
+            dataloader_num_workers=workers,
+        )
+        rows = tiny_rows()
+        lengths = [len(row["input_ids"]) for row in rows]
+        batches = BatchStream(rows, lengths, CausalLMCollator(0), settings, seed=1)
+        built = build_optimizer(
+            model,
+            optimizer or AdamWOptimizer(),
+            learning_rate=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+        )
+        state = RunState(built, batches, None, {"data": "abc"})
+        store = CheckpointStore(folder, state, model.save_pretrained, limit)
+        progress = Progress(num_steps=NUM_STEPS)
+        if checkpoint is not None:
+            store.load(checkpoint, progress)
+        losses = Losses()
+        training = Training(
+            model=model,
+            batches=batches,
+            objective=SupervisedFineTuning(),
+            optimizer=built,
+            rate=build_schedule(schedule, NUM_STEPS),
+            precision=Precision(torch.float32, "cpu"),
+            device=CPU,
+            progress=progress,
+            max_grad_norm=1.0,
+            logging_steps=1,
+            stop=NeverStop(),
+            save_every=save_every,
+            evaluator=evaluator,
+            eval_every=eval_every,
+            sink=store,
+            observers=(losses,),
+        )
+        return TinyRun(training, store, losses.values)
+
+    return make

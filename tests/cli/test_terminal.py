@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from luthier.cli import terminal
+from luthier.core.errors import DataError
+
+
+def test_an_error_says_where_what_and_the_mend(capture):
+    shown = capture(terminal, "error_console")
+    terminal.print_error(DataError("no [field] x", where="a.jsonl:3", mend="Add [x]."))
+    assert shown.getvalue() == "error: a.jsonl:3: no [field] x\n  Add [x].\n"
+
+
+def test_an_error_without_place_and_mend_is_one_line(capture):
+    shown = capture(terminal, "error_console")
+    terminal.print_error(DataError("broken"))
+    assert shown.getvalue() == "error: broken\n"
+
+
+def test_errors_go_to_standard_error():
+    assert terminal.error_console.stderr
+    assert not terminal.console.stderr

@@ -1,0 +1,421 @@
+"""The loop: what a step computes, when things happen, and when it refuses to go on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from luthier.batches.collate import causal_lm_collate
+from luthier.contracts.training import Progress
+from luthier.core.errors import RunError
+from luthier.engine.loop import evaluate, remember_best, train, training_step
+from luthier.engine.precision import Precision, choose_precision
+from luthier.engine.settings import (
+    AdafactorOptimizer,
+    AdamWOptimizer,
+    ScheduleSettings,
+    TrainingSettings,
+)
+from luthier.objectives.sft import SupervisedFineTuning
+
+Make = Callable[..., Any]
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def assert_equal_weights(one: Any, other: Any, tolerance: float = 0.0) -> None:
+    expected = dict(other.named_parameters())
+    for name, weight in one.named_parameters():
+        torch.testing.assert_close(weight, expected[name], rtol=0, atol=tolerance, msg=name)
+
+
+def test_one_batch_of_8_is_8_batches_of_1(make_training: Make, make_rows: Make) -> None:
+    rows = make_rows(8)
+    big = make_training(rows=rows, batch_size=8)
+    small = make_training(rows=rows, batch_size=1, accumulation=8)
+    one = training_step(big, next(big.batches.windows()))
+    eight = training_step(small, next(small.batches.windows()))
+    assert one.loss == pytest.approx(eight.loss, abs=1e-6)
+    assert one.grad_norm == pytest.approx(eight.grad_norm, abs=1e-5)
+    assert (one.num_tokens, one.num_supervised, one.num_rows) == (
+        *(eight.num_tokens, eight.num_supervised, 8),
+    )
+    assert_equal_weights(big.model, small.model, tolerance=1e-6)
+
+
+def test_a_mean_of_means_would_be_another_step(make_model: Make, make_rows: Make) -> None:
+    """The mistake of the field: each micro-batch divided by its own count, then by their number."""
+    rows = make_rows(8)
+    objective = SupervisedFineTuning()
+    gradients = []
+    for mean_of_means in (False, True):
+        model = make_model()
+        batches = [causal_lm_collate([row], pad_id=0) for row in rows]
+        weight = sum(objective.weight(batch) for batch in batches)
+        for batch in batches:
+            loss = objective(model, batch)
+            divisor = loss.weight * len(batches) if mean_of_means else weight
+            (loss.total / divisor).backward()
+        gradients.append(model.lm_head.weight.grad)
+    right, naive = gradients
+    assert float((right - naive).norm() / right.norm()) > 0.05
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (3, 3), (1, 8)])
+def test_every_cut_of_a_window_trains_the_same(
+    make_training: Make, make_rows: Make, shape: tuple[int, int]
+) -> None:
+    size, accumulation = shape
+    parts: Any = {"rows": make_rows(8, weighted=True), "schedule": ScheduleSettings()}
+    whole = make_training(**parts, batch_size=8, epochs=3)
+    cut = make_training(**parts, batch_size=size, accumulation=accumulation, epochs=3)
+    train(whole)
+    train(cut)
+    assert_equal_weights(whole.model, cut.model, tolerance=1e-6)
+
+
+def test_steps_are_adamw_on_the_mean_loss(make_training: Make, make_model: Make) -> None:
+    """Against a loop with torch's own parts and the model's own loss."""
+    schedule = ScheduleSettings(
+        learning_rate=1e-2, lr_scheduler_type="constant", weight_decay=0.1, max_grad_norm=0.5
+    )
+    training = make_training(batch_size=4, schedule=schedule)
+    model = make_model()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, fused=False)
+    windows = training.batches.windows()
+    for _ in range(3):
+        window = next(windows)
+        outcome = training_step(training, window)
+        loss = model(**window[0]).loss
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert outcome.loss == pytest.approx(loss.item(), abs=1e-5)
+        assert outcome.grad_norm == pytest.approx(norm.item(), abs=1e-4)
+        assert norm > 0.5
+    assert_equal_weights(training.model, model, tolerance=1e-5)
+
+
+def test_no_clipping_at_zero(make_training: Make) -> None:
+    free = make_training(schedule=ScheduleSettings(max_grad_norm=0.0))
+    short = make_training(schedule=ScheduleSettings(max_grad_norm=0.01))
+    for training in (free, short):
+        training.optimizer.step = lambda: None
+        training.optimizer.zero_grad = lambda set_to_none: None
+    window = next(free.batches.windows())
+    free_norm = training_step(free, window).grad_norm
+    assert training_step(short, window).grad_norm == pytest.approx(free_norm)
+
+    def length(model: Any) -> float:
+        return math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
+
+    assert length(free.model) == pytest.approx(free_norm, rel=1e-5)
+    assert length(short.model) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", [AdamWOptimizer(), AdafactorOptimizer()])
+def test_the_loss_falls(
+    make_training: Make, make_rows: Make, recorder: Any, optimizer: Any
+) -> None:
+    training = make_training(
+        rows=make_rows(4), epochs=25, optimizer=optimizer, observers=(recorder,)
+    )
+    train(training)
+    losses = recorder.losses()
+    assert losses[-1] < losses[0] / 3
+
+
+def test_lora_changes_adapters_and_nothing_else(make_training: Make, make_model: Make) -> None:
+    model = make_model(lora=True)
+    before = weights_of(model)
+    train(make_training(model=model, max_steps=3))
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {name for name in before if "lora_" in name}
+
+
+def test_frozen_parameters_stay(make_training: Make, make_model: Make) -> None:
+    model = make_model()
+    model.requires_grad_(False)
+    model.model.layers[1].requires_grad_(True)
+    before = weights_of(model)
+    train(make_training(model=model, max_steps=3))
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {name for name in before if ".layers.1." in name}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_gradient_checkpointing_changes_no_bit(
+    make_training: Make, make_model: Make, lora: bool
+) -> None:
+    plain, saving = make_model(lora=lora, dropout=0.1), make_model(lora=lora, dropout=0.1)
+    saving.gradient_checkpointing_enable({"use_reentrant": False})
+    calls = []
+    layer = saving.get_base_model().model.layers[0] if lora else saving.model.layers[0]
+    layer.input_layernorm.register_forward_pre_hook(lambda *_: calls.append(1))
+    outcomes = []
+    for model in (plain, saving):
+        torch.manual_seed(0)
+        training = make_training(model=model)
+        model.train()
+        outcomes.append(training_step(training, next(training.batches.windows())))
+    assert outcomes[0] == outcomes[1]
+    assert_equal_weights(plain, saving)
+    assert len(calls) == 2, "the layer was not computed again, so nothing was checkpointed"
+
+
+class Spoiled(SupervisedFineTuning):
+    """Gives a loss, or a gradient, that is no number from the second step on."""
+
+    what = "loss"
+    calls = 0
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        loss = super().__call__(model, batch)
+        type(self).calls += 1
+        if type(self).calls < 2:
+            return loss
+        if self.what == "loss":
+            return replace(loss, total=loss.total * math.nan)
+        root = model.lm_head.weight.sum() * 0.0  # sqrt has an infinite slope at 0
+        return replace(loss, total=loss.total + root.sqrt())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_no_number_is_not_taken(
+    make_training: Make, recorder: Any, sink: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(Spoiled, "what", what)
+    monkeypatch.setattr(Spoiled, "calls", 0)
+    training = make_training(objective=Spoiled(), sink=sink, save_every=1, observers=(recorder,))
+    good = make_training(max_steps=1, rows=None)
+    train(good)
+    with pytest.raises(RunError, match=f"the {what} of step 2 is nan; the step was not taken"):
+        train(training)
+    assert_equal_weights(training.model, good.model)
+    state, expected = training.optimizer.state_dict()["state"], good.optimizer.state_dict()["state"]
+    for index, values in expected.items():
+        for name, value in values.items():
+            assert torch.equal(state[index][name], value)
+    assert [step for step, _ in sink.saved] == [1]
+    assert training.progress.step == 1
+    assert recorder.of("end") == []
+
+
+def test_a_window_without_weight_gives_no_gradient(make_training: Make, make_rows: Make) -> None:
+    rows = make_rows(2)
+    for row in rows:
+        row["loss_weights"] = [0.0] * len(row["input_ids"])
+    training = make_training(rows=rows)
+    before = weights_of(training.model)
+    outcome = training_step(training, next(training.batches.windows()))
+    assert (outcome.loss, outcome.grad_norm, outcome.num_supervised) == (0.0, 0.0, 0)
+    assert all(torch.equal(p, before[n]) for n, p in training.model.named_parameters())
+
+
+def test_order_of_events(make_training: Make, make_rows: Make, recorder: Any, sink: Any) -> None:
+    """Log, then evaluation, then checkpoint; each also after the last step."""
+    losses = iter([9.0, 5.0, 7.0])
+    training = make_training(
+        rows=make_rows(7),
+        batch_size=1,
+        observers=(recorder,),
+        sink=sink,
+        logging_steps=3,
+        eval_every=4,
+        save_every=4,
+        eval_on_start=True,
+        evaluator=lambda model: {"eval_loss": next(losses)},
+    )
+    train(training)
+    told = [
+        f"{kind} {getattr(value, 'step', value)}"
+        for kind, value in recorder.events
+        if kind != "step"
+    ]
+    assert told == [
+        *("start 0", "evaluation 0", "log 3", "evaluation 4", "checkpoint 4"),
+        *("log 6", "log 7", "evaluation 7", "checkpoint 7", "end 7"),
+    ]
+    assert [record.step for record in recorder.of("step")] == list(range(1, 8))
+    assert sink.saved == [(4, {"eval_loss": 5.0}), (7, {"eval_loss": 7.0})]
+    assert training.progress.best_eval_loss == 5.0
+
+
+def test_metrics_of_a_log_are_sums_over_its_steps(make_training: Make, new_recorder: Any) -> None:
+    every, by_three = new_recorder(), new_recorder()
+    train(make_training(max_steps=3, observers=(every,)))
+    train(make_training(max_steps=3, observers=(by_three,), logging_steps=3))
+    (log,) = by_three.of("log")
+    losses = every.losses()
+    assert min(losses) < log.metrics["loss"] < max(losses)
+    assert log.metrics["loss"] != pytest.approx(sum(losses) / 3, abs=1e-4), (
+        "steps have different token counts, so the mean of their means is not the mean"
+    )
+    assert log.metrics["learning_rate"] == every.of("log")[-1].metrics["learning_rate"]
+
+
+def test_progress_counts_what_was_computed(make_training: Make, make_rows: Make) -> None:
+    rows = make_rows(5)
+    progress = train(make_training(rows=rows, accumulation=2, epochs=1.5))
+    assert (progress.step, progress.num_steps, progress.epoch) == (3, 3, 1.5)
+    assert progress.num_rows_seen == 9
+    one_epoch = train(make_training(rows=rows, accumulation=2))
+    assert one_epoch.num_tokens_seen == sum(len(row["input_ids"]) for row in rows)
+    labels = [label for row in rows for label in row["labels"][1:]]
+    assert one_epoch.num_supervised_seen == sum(label != -100 for label in labels)
+
+
+def test_max_steps_overrides_epochs(make_training: Make) -> None:
+    assert train(make_training(epochs=1, max_steps=13)).step == 13
+    assert train(make_training(epochs=0.1)).step == 2  # of 11, rounded up
+
+
+@pytest.mark.parametrize("save_every", [None, 2])
+def test_a_stop_request_ends_after_the_step_with_a_checkpoint(
+    make_training: Make, recorder: Any, sink: Any, stop_after: Any, save_every: int | None
+) -> None:
+    # Asked before the first step, then after each one: the fourth answer is after step 3.
+    stop = stop_after(3)
+    training = make_training(observers=(recorder,), sink=sink, stop=stop, save_every=save_every)
+    progress = train(training)
+    assert progress.step == 3 < progress.num_steps
+    assert sink.saved[-1][0] == 3
+    assert [step for step, _ in sink.saved] == ([3] if save_every is None else [2, 3])
+    assert recorder.of("end") == [3]
+    assert stop.asked == 4
+
+
+def test_a_stop_before_the_first_step_trains_nothing(
+    make_training: Make, sink: Any, stop_after: Any
+) -> None:
+    assert train(make_training(sink=sink, stop=stop_after(0))).step == 0
+    assert sink.saved == []
+
+
+def test_going_on_reads_no_row_twice(make_training: Make, make_model: Make) -> None:
+    """Three steps and three more equal six, with what a checkpoint would carry over."""
+    straight = make_training(max_steps=6, accumulation=3)
+    train(straight)
+    first = make_training(max_steps=6, accumulation=3)
+    first.progress.num_steps = 3
+    train(first)
+    second = make_training(model=first.model, max_steps=6, accumulation=3)
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    second.batches.set_state(first.batches.get_state())
+    second.progress.step = 3
+    train(replace(second, eval_on_start=True, evaluator=None))
+    assert_equal_weights(straight.model, second.model)
+    assert second.progress.epoch == straight.progress.epoch
+
+
+def test_evaluation_on_start_only_at_the_start(make_training: Make, recorder: Any) -> None:
+    training = make_training(
+        max_steps=2,
+        eval_on_start=True,
+        evaluator=lambda model: {"eval_loss": 1.0},
+        observers=(recorder,),
+    )
+    training.progress.step = 1
+    train(training)
+    assert recorder.of("start") == [1]
+    assert recorder.of("evaluation") == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([3.0, 2.0, 4.0], 2.0),
+        ([math.nan, 5.0], 5.0),
+        ([4.0, math.nan], 4.0),
+        ([math.inf], None),
+    ],
+)
+def test_the_best_loss_is_a_number(losses: list[float], best: float | None) -> None:
+    progress = Progress()
+    for loss in losses:
+        remember_best(progress, {"eval_loss": loss})
+    assert progress.best_eval_loss == best
+
+
+def test_without_evaluator_and_sink_nothing_is_told(make_training: Make, recorder: Any) -> None:
+    training = make_training(max_steps=2, eval_every=1, save_every=1, observers=(recorder,))
+    train(training)
+    assert evaluate(training) == {}
+    assert {kind for kind, _ in recorder.events} == {"start", "step", "log", "end"}
+
+
+def test_bfloat16_trains_close_to_float32(make_training: Make, new_recorder: Any) -> None:
+    exact, rough = new_recorder(), new_recorder()
+    train(make_training(epochs=2, observers=(exact,)))
+    training = make_training(
+        epochs=2, observers=(rough,), precision=Precision(torch.bfloat16, "cpu")
+    )
+    train(training)
+    assert rough.losses() == pytest.approx(exact.losses(), abs=0.3)
+    assert rough.losses() != exact.losses()
+    assert {p.dtype for p in training.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_half_precision_on_a_gpu(
+    make_training: Make, make_model: Make, new_recorder: Any, kind: str
+) -> None:
+    device = torch.device("cuda")
+    precision, notice = choose_precision(TrainingSettings.model_validate({kind: True}), device)
+    assert notice is None
+    assert (precision.scaler is not None) == (kind == "fp16")
+    exact, rough = new_recorder(), new_recorder()
+    train(make_training(epochs=2, observers=(exact,)))
+    train(
+        make_training(
+            model=make_model().to(device),
+            device=device,
+            epochs=2,
+            observers=(rough,),
+            precision=precision,
+        )
+    )
+    # The scaler may skip the first steps while it finds its scale.
+    assert rough.losses()[0] == pytest.approx(exact.losses()[0], abs=0.05)
+    assert rough.losses()[-1] == pytest.approx(exact.losses()[-1], abs=0.5)
+
+
+class Overflowing:
+    """A loss scaler that found an infinite gradient, as float16's does now and then."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss * math.inf
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None: ...
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.skipped += 1
+
+    def update(self) -> None: ...
+
+
+def test_a_scaler_may_skip_a_step_that_overflowed(make_training: Make) -> None:
+    scaler: Any = Overflowing()
+    training = make_training(max_steps=2, precision=Precision(torch.float32, "cpu", scaler))
+    before = weights_of(training.model)
+    assert train(training).step == 2
+    assert scaler.skipped == 2
+    assert all(torch.equal(p, before[n]) for n, p in training.model.named_parameters())

@@ -1,0 +1,77 @@
+"""What the engine's settings accept, and which combinations they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from luthier.engine.settings import (
+    AdafactorOptimizer,
+    AdamWOptimizer,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
+
+OPTIMIZER: TypeAdapter[Any] = TypeAdapter(OptimizerSettings)
+
+
+def test_the_optimizer_is_chosen_by_name() -> None:
+    assert OPTIMIZER.validate_python({"optim": "adamw_torch"}) == AdamWOptimizer()
+    assert OPTIMIZER.validate_python({"optim": "adafactor"}) == AdafactorOptimizer()
+    with pytest.raises(ValidationError, match="sgd"):
+        OPTIMIZER.validate_python({"optim": "sgd"})
+    with pytest.raises(ValidationError, match="adam_beta1"):
+        OPTIMIZER.validate_python({"optim": "adafactor", "adam_beta1": 0.9})
+
+
+def test_one_warmup() -> None:
+    assert ScheduleSettings(warmup_ratio=0.1).warmup_steps == 0
+    with pytest.raises(ValidationError, match="warmup_ratio and warmup_steps are both set"):
+        ScheduleSettings(warmup_ratio=0.1, warmup_steps=5)
+
+
+def test_one_precision() -> None:
+    assert TrainingSettings().bf16 is None
+    with pytest.raises(ValidationError, match="bf16 and fp16 are both set"):
+        TrainingSettings(bf16=True, fp16=True)
+
+
+@pytest.mark.parametrize("action", ["eval", "save"])
+def test_strategies_and_steps_agree(action: str) -> None:
+    def settings(**values: Any) -> TrainingSettings:
+        return TrainingSettings(**{f"{action}_{name}": v for name, v in values.items()})
+
+    assert getattr(settings(steps=5), f"{action}_steps") == 5
+    settings(strategy="steps", steps=5)
+    with pytest.raises(ValidationError, match=f"{action}_strategy: steps needs {action}_steps"):
+        settings(strategy="steps")
+    for unused in ("no", "epoch"):
+        message = f"{action}_steps is not used by {action}_strategy: {unused}"
+        with pytest.raises(ValidationError, match=message):
+            settings(strategy=unused, steps=5)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value"),
+    [
+        (ScheduleSettings, "learning_rate", 0),
+        (ScheduleSettings, "warmup_ratio", 1.0),
+        (ScheduleSettings, "warmup_steps", -1),
+        (ScheduleSettings, "weight_decay", -0.1),
+        (ScheduleSettings, "max_grad_norm", -1),
+        (ScheduleSettings, "lr_scheduler_type", "polynomial"),
+        (TrainingSettings, "num_train_epochs", 0),
+        (TrainingSettings, "max_steps", 0),
+        (TrainingSettings, "logging_steps", 0),
+        (TrainingSettings, "eval_steps", 0),
+        (TrainingSettings, "save_steps", 0),
+        (AdamWOptimizer, "adam_beta2", 1.0),
+        (AdamWOptimizer, "adam_epsilon", 0),
+    ],
+)
+def test_impossible_values_are_refused(model: Any, name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        model.model_validate({name: value})

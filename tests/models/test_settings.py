@@ -1,0 +1,112 @@
+"""What the model's settings accept, as a YAML file or a flag would give it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from luthier.models.settings import (
+    FreezeTuning,
+    FullTuning,
+    LoraTuning,
+    ModelSettings,
+    QuantizationSettings,
+    TuningSettings,
+    split_names,
+)
+
+TUNING: TypeAdapter[Any] = TypeAdapter(TuningSettings)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(True, "fa2"), (False, "auto"), ("fa2", "fa2"), ("eager", "eager"), ("sdpa", "sdpa")],
+)
+def test_flash_attn_as_a_bare_flag(given: Any, expected: str) -> None:
+    assert ModelSettings(model_name_or_path="m", flash_attn=given).flash_attn == expected
+    assert ModelSettings(model_name_or_path="m").flash_attn == "auto"
+    with pytest.raises(ValidationError, match="flash_attn"):
+        ModelSettings.model_validate({"model_name_or_path": "m", "flash_attn": "fa3"})
+
+
+def test_the_tuning_is_chosen_by_name() -> None:
+    for name, kind in {"lora": LoraTuning, "full": FullTuning, "freeze": FreezeTuning}.items():
+        assert isinstance(TUNING.validate_python({"finetuning_type": name}), kind)
+    with pytest.raises(ValidationError, match="lora_rank"):
+        TUNING.validate_python({"finetuning_type": "full", "lora_rank": 8})
+    with pytest.raises(ValidationError, match="galore"):
+        TUNING.validate_python({"finetuning_type": "galore"})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("all", "all"),
+        (" all ", "all"),
+        (["all"], "all"),
+        ("q_proj", ["q_proj"]),
+        ("q_proj, v_proj,", ["q_proj", "v_proj"]),
+        (["q_proj", "v_proj"], ["q_proj", "v_proj"]),
+    ],
+)
+def test_lora_target(given: Any, expected: Any) -> None:
+    assert LoraTuning(lora_target=given).lora_target == expected
+
+
+@pytest.mark.parametrize("given", ["", " , ", []])
+def test_lora_target_names_something(given: Any) -> None:
+    with pytest.raises(ValidationError, match="lora_target names no module: give names or all"):
+        LoraTuning(lora_target=given)
+
+
+def test_other_module_lists() -> None:
+    assert LoraTuning().additional_target is None
+    assert LoraTuning(additional_target="lm_head").additional_target == ["lm_head"]
+    tuning = FreezeTuning(freeze_extra_modules="lm_head,norm")
+    assert tuning.freeze_extra_modules == ["lm_head", "norm"]
+    assert split_names(None) is None
+
+
+def test_freezing_all_layers_is_refused() -> None:
+    with pytest.raises(ValidationError, match="freeze_trainable_layers can't be 0"):
+        FreezeTuning(freeze_trainable_layers=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lora_rank", 0), ("lora_alpha", 0), ("lora_dropout", 1.0), ("lora_dropout", -0.1)],
+)
+def test_impossible_values_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=name):
+        LoraTuning.model_validate({name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "firm"),
+    [
+        ({}, None, False),
+        ({"quantization_bit": 4}, 4, True),
+        ({"quantization_bit": 8}, 8, True),
+        ({"bnb_4bit_quant_type": "nf4"}, 4, False),
+        ({"bnb_4bit_use_double_quant": False}, 4, False),
+        ({"quantization_bit": None}, None, False),
+        ({"quantization_bit": None, "bnb_4bit_quant_type": "nf4"}, None, False),
+        ({"quantization_bit": 4, "bnb_4bit_quant_type": "fp4"}, 4, True),
+    ],
+)
+def test_bits(values: dict[str, Any], bits: int | None, firm: bool) -> None:
+    settings = QuantizationSettings(**values)
+    assert (settings.bits, settings.is_firm) == (bits, firm)
+
+
+def test_resolved_settings_mean_the_same_when_read_again() -> None:
+    """run.yaml holds every value, defaults too: they must not turn quantisation on."""
+    resolved = QuantizationSettings().model_dump()
+    assert QuantizationSettings(**resolved).bits is None
+
+
+def test_four_bit_settings_are_not_used_by_eight() -> None:
+    with pytest.raises(ValidationError, match="bnb_4bit_quant_type is not used by quantization_b"):
+        QuantizationSettings(quantization_bit=8, bnb_4bit_quant_type="nf4")

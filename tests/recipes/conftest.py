@@ -1,0 +1,239 @@
+"""What the tests of the recipes share: settings files, and a small run on real rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from luthier.contracts.notice import Notice
+from luthier.contracts.training import Progress, StepRecord
+from luthier.recipes.config_flags import read_flags
+from luthier.recipes.config_resolve import ResolvedConfig, resolve_command
+from luthier.recipes.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from luthier.dataset.prepare import Prepared
+    from luthier.models.adapters import ParameterCount
+    from luthier.recipes.train import TrainResult
+
+WriteFile = Callable[[str, str | bytes], Path]
+Resolve = Callable[..., ResolvedConfig]
+
+TRAIN_ROWS = [
+    {"instruction": f"Name {i} colours.", "input": "", "output": "Red, green and blue."[: 5 + i]}
+    for i in range(13)
+]
+VAL_ROWS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"Say {i}."},
+            {"role": "assistant", "content": "Red"},
+        ]
+    }
+    for i in range(3)
+]
+
+
+@pytest.fixture
+def write_file(tmp_path: Path) -> WriteFile:
+    """Write a file below tmp_path and return its path."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def resolve_text(write_file: WriteFile) -> Resolve:
+    """Resolve the text of a settings file, and flags behind it."""
+
+    def resolve(text: str | bytes, *flags: str, name: str = "run.yaml") -> ResolvedConfig:
+        return resolve_command(read_flags([str(write_file(name, text)), *flags]))
+
+    return resolve
+
+
+@pytest.fixture
+def values_of() -> Callable[[ResolvedConfig], dict[str, Any]]:
+    """Return the settings that somebody set, by name."""
+
+    def values(resolved: ResolvedConfig) -> dict[str, Any]:
+        everything = {
+            name: value
+            for section in resolved.config.model_dump().values()
+            for name, value in section.items()
+        }
+        return {name: everything[name] for name in resolved.where}
+
+    return values
+
+
+class Recorder:
+    """A screen that remembers; implements `Screen`."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.notices: list[Notice] = []
+        self.work: list[tuple[str, int, int]] = []
+        self.prepared: Prepared | None = None
+        self.parameters: ParameterCount | None = None
+        self.started_at = -1
+        self.steps: list[StepRecord] = []
+        self.logs: list[StepRecord] = []
+        self.evaluations: list[StepRecord] = []
+        self.checkpoints: list[tuple[int, str]] = []
+        self.ended: list[int] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def working(self, what: str, done: int, total: int) -> None:
+        self.work.append((what, done, total))
+
+    def notice(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    def data(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+
+    def model(self, parameters: ParameterCount, device: Any, precision: Any) -> None:
+        self.parameters = parameters
+
+    def on_start(self, progress: Progress) -> None:
+        self.started_at = progress.step
+
+    def on_step(self, record: StepRecord) -> None:
+        self.steps.append(record)
+
+    def on_log(self, record: StepRecord) -> None:
+        self.logs.append(record)
+
+    def on_evaluation(self, record: StepRecord) -> None:
+        self.evaluations.append(record)
+
+    def on_checkpoint(self, step: int, path: str) -> None:
+        self.checkpoints.append((step, path))
+
+    def on_end(self, progress: Progress) -> None:
+        self.ended.append(progress.step)
+
+
+class StopAfter:
+    """Asks to stop once a step is done; implements `StopRequest`. No step: never."""
+
+    def __init__(self, screen: Recorder, step: int | None = None) -> None:
+        self._screen = screen
+        self._step = step
+
+    @property
+    def requested(self) -> bool:
+        done = self._screen.steps[-1].step if self._screen.steps else 0
+        return self._step is not None and done >= self._step
+
+
+@dataclass
+class Trained:
+    """One call of run_training: its outcome and what its screen saw."""
+
+    result: TrainResult
+    screen: Recorder
+
+    @property
+    def folder(self) -> Path:
+        return self.result.folder
+
+    def losses(self) -> list[float]:
+        """Return the logged training losses, from the metrics file."""
+        return [m["loss"] for m in self.metrics() if m["kind"] == "train"]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+class SmallRun:
+    """A run of a tiny model on 13 rows, by default 2 epochs of 4 steps, the last one short."""
+
+    def __init__(self, folder: Path, model: Path, write_file: WriteFile) -> None:
+        self.folder = folder
+        self.model = model
+        self.values: dict[str, Any] = {
+            "model_name_or_path": str(model),
+            "train_file": str(write_file("rows.json", json.dumps(TRAIN_ROWS))),
+            "val_file": str(write_file("val.jsonl", "\n".join(map(json.dumps, VAL_ROWS)))),
+            "prepared_dir": str(folder / "prepared"),
+            "output_dir": str(folder / "out"),
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "cosine",
+            "num_train_epochs": 2,
+            "logging_steps": 1,
+            "bf16": False,
+        }
+
+    def write(self, name: str = "small.yaml", **settings: Any) -> Path:
+        """Write the settings file; a setting that is None is left out."""
+        values = {n: v for n, v in (self.values | settings).items() if v is not None}
+        path = self.folder / name
+        YAML().dump(values, path)
+        return path
+
+    def config(self, *flags: str, **settings: Any) -> RunConfig:
+        """Resolve the settings as the command line would."""
+        return resolve_command(read_flags([str(self.write(**settings)), *flags])).config
+
+    def train(self, *flags: str, stop_after: int | None = None, **settings: Any) -> Trained:
+        """Train in this process."""
+        return train_config(self.config(*flags, **settings), stop_after)
+
+
+def train_config(config: RunConfig, stop_after: int | None = None) -> Trained:
+    from luthier.recipes.train import run_training
+
+    screen = Recorder()
+    command = ["luthier", "train", "small.yaml"]
+    return Trained(run_training(config, command, screen, StopAfter(screen, stop_after)), screen)
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, tiny_llama: Any, write_file: WriteFile) -> SmallRun:
+    """A run that takes a second."""
+    return SmallRun(tmp_path, tiny_llama(), write_file)
+
+
+@pytest.fixture
+def train_as() -> Callable[..., Trained]:
+    """Train a resolved configuration in this process."""
+    return train_config
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "small_run" not in request.fixturenames:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

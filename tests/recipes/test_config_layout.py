@@ -1,0 +1,84 @@
+"""The index of all settings: every name once, every name documented, every choice known."""
+
+from __future__ import annotations
+
+import pytest
+
+from luthier.recipes.config_layout import (
+    BARE_FLAGS,
+    chosen_model,
+    default_choice,
+    leaves,
+    sections,
+)
+from luthier.recipes.run_config import RunConfig
+
+
+def test_leaf_names_are_unique_and_differ_from_section_names():
+    count = sum(
+        len({name for model in models for name in model.model_fields})
+        for models in sections().values()
+    )
+    assert len(leaves()) == count
+    assert not set(leaves()) & set(sections())
+
+
+def test_sections_are_those_of_run_config_in_its_order():
+    assert list(sections()) == list(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", leaves())
+def test_every_setting_has_a_description_and_a_name_that_a_flag_can_have(name: str):
+    description = leaves()[name].field.description or ""
+    assert len(description) > 15, description
+    assert description.strip().endswith((".", "`"))
+    assert name.isidentifier()
+    assert name == name.lower()
+
+
+def test_a_choice_between_methods_knows_which_choices_use_a_setting():
+    assert leaves()["lora_rank"].choices == ("lora",)
+    assert leaves()["freeze_trainable_layers"].choices == ("freeze",)
+    assert leaves()["finetuning_type"].choices == ("lora", "full", "freeze")
+    assert leaves()["adam_beta1"].choices == ("adamw_torch",)
+    assert leaves()["learning_rate"].choices == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "choice", "name"),
+    [
+        ("tuning", "freeze", "FreezeTuning"),
+        ("optimizer", "adafactor", "AdafactorOptimizer"),
+        ("schedule", None, "ScheduleSettings"),
+    ],
+)
+def test_chosen_model(section: str, choice: str | None, name: str):
+    assert chosen_model(section, choice).__name__ == name
+
+
+def test_default_choice():
+    assert default_choice("tuning") == "lora"
+    assert default_choice("optimizer") == "adamw_torch"
+    assert default_choice("run") is None
+
+
+def test_which_settings_take_true_and_false():
+    taking = {name for name, leaf in leaves().items() if leaf.accepts_bool}
+    assert taking >= BARE_FLAGS | {"bf16", "fp16", "gradient_checkpointing", "overwrite_cache"}
+    assert not taking & {"learning_rate", "seed", "train_file", "lora_target", "quantization_bit"}
+    only = {name for name, leaf in leaves().items() if leaf.accepts_only_bool}
+    assert only == taking - BARE_FLAGS
+
+
+def test_which_settings_take_brackets():
+    taking = {name for name, leaf in leaves().items() if leaf.accepts_collection}
+    assert taking == {
+        *("train_file", "val_file", "dataset", "task_weights", "report_to"),
+        *("lora_target", "additional_target", "freeze_extra_modules"),
+    }
+
+
+def test_options_that_a_type_spells_out():
+    assert leaves()["quantization_bit"].options == (4, 8)
+    assert leaves()["report_to"].options == ("none",)
+    assert leaves()["learning_rate"].options == ()

@@ -1,0 +1,122 @@
+"""Each rule over sections: what breaks it, its message, its place, and its clean twin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from luthier.core.errors import SettingsError
+from luthier.recipes.config_layout import leaves
+from luthier.recipes.config_resolve import ResolvedConfig, resolve_file
+from luthier.recipes.config_rules import RULES
+from luthier.recipes.run_folder import write_run_yaml
+
+Resolve = Callable[..., ResolvedConfig]
+
+FULL = "finetuning_type: full"
+FREEZE = "finetuning_type: freeze"
+BY_TRANSFORMERS = "trainer: transformers"
+ADAPTER = "adapter_name_or_path: out"
+NO_ROWS = "is set, and there are no validation rows"
+QUANTISED = "is for LoRA on a frozen base"
+NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
+HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
+
+# (the setting, the line that breaks the rule, other lines, the problem, what makes it right)
+CASES = [
+    ("eval_steps", "eval_steps: 3", "", NO_ROWS, "val_size: 0.1"),
+    ("eval_strategy", "eval_strategy: epoch", "", NO_ROWS, "val_file: v.json"),
+    ("per_device_eval_batch_size", "per_device_eval_batch_size: 2", "", NO_ROWS, "val_size: 9"),
+    ("stratify_by", "stratify_by: lang", "", "is set, and no validation rows are cut",
+     "val_size: 3"),
+    ("dataset_dir", "dataset_dir: d", "train_file: a.json", "is set without dataset", "dataset: a"),
+    ("task_column", "task_column: t", "", "is set without task_weights", "task_weights: {a: 2}"),
+    ("min_answer_share", "min_answer_share: 0.2", "on_long_row: drop", "and on_long_row: drop cuts",
+     "on_long_row: cut"),
+    ("quantization_bit", "quantization_bit: 4", FULL, QUANTISED, "finetuning_type: lora"),
+    ("bnb_4bit_quant_type", "bnb_4bit_quant_type: nf4", FREEZE, QUANTISED, "finetuning_type: lora"),
+    ("bnb_4bit_compute_dtype", "bnb_4bit_compute_dtype: auto", FULL, QUANTISED,
+     "finetuning_type: lora"),
+    ("bnb_4bit_use_double_quant", "bnb_4bit_use_double_quant: true", FULL, QUANTISED,
+     "finetuning_type: lora"),
+    ("adapter_name_or_path", ADAPTER, FULL, "is a LoRA adapter, and finetuning_type is not lora",
+     "finetuning_type: lora"),
+    ("save_total_limit", "save_total_limit: 2", "save_strategy: no", "and save_strategy: no writes",
+     "save_strategy: epoch"),
+    ("eval_strategy", "eval_strategy: no", "val_size: 0.1", "is no, and validation rows are set",
+     "val_size: 0"),
+    ("resume_from_checkpoint", "resume_from_checkpoint: true", BY_TRANSFORMERS, "no exact resume",
+     "trainer: luthier"),
+    ("save_steps", "save_steps: 3", BY_TRANSFORMERS, NO_CHECKPOINTS, "trainer: luthier"),
+    ("save_total_limit", "save_total_limit: 3", BY_TRANSFORMERS, NO_CHECKPOINTS,
+     "trainer: luthier"),
+    ("save_strategy", "save_strategy: epoch", BY_TRANSFORMERS, NO_CHECKPOINTS, "trainer: luthier"),
+    ("lora_target", "lora_target: q_proj", ADAPTER, HAS_ITS_OWN, ""),
+    ("lora_rank", "lora_rank: 4", ADAPTER, HAS_ITS_OWN, ""),
+    ("lora_alpha", "lora_alpha: 4", ADAPTER, HAS_ITS_OWN, ""),
+    ("lora_dropout", "lora_dropout: 0.1", ADAPTER, HAS_ITS_OWN, ""),
+    ("use_rslora", "use_rslora: true", ADAPTER, HAS_ITS_OWN, ""),
+    ("use_dora", "use_dora: true", ADAPTER, HAS_ITS_OWN, ""),
+    ("additional_target", "additional_target: lm_head", ADAPTER, HAS_ITS_OWN, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "line", "others", "problem", "right"), CASES)
+def test_rule(name: str, line: str, others: str, problem: str, right: str, resolve_text: Resolve):
+    head = f"model_name_or_path: m\n{line}\n"
+    with pytest.raises(SettingsError, match=rf"run\.yaml:2: {name} .*{problem}.*\n  \S"):
+        resolve_text(head + others)
+    resolve_text(head + right)
+
+
+def test_every_rule_has_a_case():
+    for rule in RULES:
+        assert any(
+            name == rule.name and re.search(problem, f"{rule.name} {rule.problem}")
+            for name, _, _, problem, _ in CASES
+        ), rule
+    assert len(CASES) == len(RULES)
+
+
+def test_every_rule_names_a_setting():
+    assert all(rule.name in leaves() for rule in RULES)
+
+
+def test_a_default_that_is_spelled_out_breaks_no_rule(resolve_text: Resolve):
+    text = "eval_strategy: auto\nstratify_by: length\ndataset_dir: data\nsave_total_limit: null\n"
+    text += "mask_history: false\nper_device_eval_batch_size: 8\nlora_rank: 8\n"
+    resolve_text(f"model_name_or_path: m\nadapter_name_or_path: out\n{text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        FULL,
+        f"{FREEZE}\nval_size: 0.5",
+        "optim: adafactor",
+        BY_TRANSFORMERS,
+        ADAPTER,
+        "save_strategy: no\nresume_from_checkpoint: true",
+        "on_long_row: drop",
+        "bnb_4bit_quant_type: nf4",
+        "quantization_bit: 8",
+        "quantization_bit: 4\nbnb_4bit_quant_type: fp4",
+        "quantization_bit: null",
+    ],
+)
+def test_run_yaml_is_as_good_as_the_file_it_came_from(
+    text: str, resolve_text: Resolve, tmp_path: Path
+):
+    config = resolve_text(f"model_name_or_path: m\n{text}\n").config
+    write_run_yaml(tmp_path, config)
+    again = resolve_file(tmp_path / "run.yaml").config
+    actions = {"resume_from_checkpoint": False}
+    assert again == config.model_copy(
+        update={"checkpoints": config.checkpoints.model_copy(update=actions)}
+    )
+    assert again.quantization.bits == config.quantization.bits
+    assert again.quantization.is_firm == config.quantization.is_firm

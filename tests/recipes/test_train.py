@@ -1,0 +1,346 @@
+"""A tiny model trained from a settings file to a folder that transformers and peft open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from luthier.core.errors import DataError, ModelError, RunError, SettingsError
+from luthier.recipes.config_flags import read_flags
+from luthier.recipes.config_resolve import resolve_command
+from luthier.recipes.train import read_evaluations
+
+TUNINGS = {
+    "lora": {"finetuning_type": "lora", "lora_rank": 4},
+    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+    "full": {"finetuning_type": "full"},
+}
+EVERY_TUNING = pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS.keys())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    name = "adapter_model" if (folder / "adapter_model.safetensors").is_file() else "model"
+    return load_file(folder / f"{name}.safetensors")
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def logits(model: Any, tokenizer: Any) -> torch.Tensor:
+    ids = tokenizer("Name three colours.", return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model.eval()(ids).logits
+
+
+@EVERY_TUNING
+@pytest.mark.parametrize("trainer", ["luthier", "transformers"])
+def test_the_run_folder_opens_as_it_is(small_run, tuning: dict[str, Any], trainer: str):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    trained = small_run.train(trainer=trainer, **tuning)
+    folder = trained.folder
+    assert trained.result.finished
+    assert (trained.result.progress.step, trained.result.progress.num_steps) == (8, 8)
+    assert trained.losses()[-1] < trained.losses()[0] - 0.1
+
+    base = AutoModelForCausalLM.from_pretrained(small_run.model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    untrained = logits(base, tokenizer)
+    is_lora = tuning["finetuning_type"] == "lora"
+    if is_lora:
+        assert not (folder / "model.safetensors").exists()
+        model = PeftModel.from_pretrained(base, folder)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        assert model.config.use_cache is True
+    assert not torch.allclose(logits(model, tokenizer), untrained, atol=1e-3)
+    chat = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert (folder / "chat_template.jinja").is_file()
+    ends = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    assert ends["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    names = {item.name for item in folder.iterdir()}
+    assert {"run.yaml", "manifest.json", "metrics.jsonl"} <= names
+    assert ("checkpoints" in names) == (trainer == "luthier")
+    assert "transformers" not in names
+
+
+@pytest.mark.parametrize("name", ["lora", "full"])
+def test_both_trainers_take_the_same_steps(small_run, name: str):
+    common = {"eval_steps": 3, "warmup_steps": 2, **TUNINGS[name]}
+    ours = small_run.train(output_dir=str(small_run.folder / "a"), **common)
+    theirs = small_run.train(
+        output_dir=str(small_run.folder / "b"), trainer="transformers", **common
+    )
+    for kind, key in (("train", "loss"), ("eval", "eval_loss"), ("train", "learning_rate")):
+        left, right = (
+            {m["step"]: m[key] for m in trained.metrics() if m["kind"] == kind}
+            for trained in (ours, theirs)
+        )
+        assert left == pytest.approx(right, abs=1e-5), (kind, key)
+    assert [r.step for r in theirs.screen.evaluations] == [0, 3, 6, 8]
+    assert [r.step for r in theirs.screen.logs] == list(range(1, 9))
+    assert [r.step for r in theirs.screen.steps] == list(range(1, 9))
+    for tensor, other in zip(
+        weights(ours.folder).values(), weights(theirs.folder).values(), strict=True
+    ):
+        torch.testing.assert_close(tensor, other, atol=1e-5, rtol=1e-4)
+    counts = ("num_tokens_seen", "num_supervised_seen", "num_rows_seen")
+    left, right = (
+        [getattr(trained.result.progress, name) for name in counts] for trained in (ours, theirs)
+    )
+    assert left == right
+    assert left[2] == 26
+
+
+def test_what_a_run_leaves_behind(small_run):
+    trained = small_run.train("--save_steps", "3", "--eval_steps", "2", "--seed", "7")
+    steps = {
+        kind: [m["step"] for m in trained.metrics() if m["kind"] == kind]
+        for kind in ("train", "eval")
+    }
+    assert steps == {"train": [1, 2, 3, 4, 5, 6, 7, 8], "eval": [0, 2, 4, 6, 8]}
+    checkpoints = sorted(path.name for path in (trained.folder / "checkpoints").iterdir())
+    assert checkpoints == ["step-000003", "step-000006", "step-000008"]
+    assert_same(weights(trained.folder), weights(trained.folder / "checkpoints/step-000008/model"))
+    assert trained.screen.started_at == 0
+    assert trained.screen.ended == [8]
+    assert trained.screen.prepared is not None
+    assert len(trained.screen.prepared.train) == 13
+
+    manifest = trained.manifest()
+    assert manifest["seed"] == 7
+    assert manifest["command"] == ["luthier", "train", "small.yaml"]
+    assert manifest["data"]["splits"]["train"]["rows"] == 13
+    assert manifest["data"]["inputs"]["train"][0]["sha256"]
+    assert manifest["outcome"]["finished"] is True
+    assert manifest["outcome"]["steps"] == 8
+    assert manifest["outcome"]["eval"]["step"] == 8
+    assert manifest["outcome"]["eval"]["eval_loss"] == trained.metrics()[-1]["eval_loss"]
+    result = trained.result
+    assert result.first_eval is not None
+    assert result.last_eval is not None
+    assert (result.first_eval["step"], result.last_eval["step"]) == (0, 8)
+    assert read_evaluations(trained.folder / "metrics.jsonl") == result.evaluations
+    assert len(result.evaluations) == 5
+
+
+def test_run_yaml_trains_the_same_model_again(small_run, train_as):
+    first = small_run.train("--lora_dropout", "0.1")
+    args = [str(first.folder / "run.yaml"), "--output_dir", str(small_run.folder / "again")]
+    again = train_as(resolve_command(read_flags(args)).config)
+    assert_same(weights(first.folder), weights(again.folder))
+    assert first.losses() == again.losses()
+
+
+def test_another_seed_gives_another_model(small_run):
+    first = small_run.train("--max_steps", "3", output_dir=str(small_run.folder / "a"))
+    other = small_run.train("--max_steps", "3", "--seed", "1")
+    assert first.losses() != other.losses()
+
+
+@EVERY_TUNING
+def test_a_stopped_run_goes_on_to_the_very_same_model(small_run, tuning: dict[str, Any]):
+    if tuning["finetuning_type"] == "lora":
+        tuning = {**tuning, "lora_dropout": 0.2}  # what is drawn must go on, too
+    common = {"save_steps": 3, "eval_steps": 2, **tuning}
+    whole = small_run.train(output_dir=str(small_run.folder / "whole"), **common)
+    part = small_run.train(stop_after=5, **common)
+    assert not part.result.finished
+    assert [step for step, _ in part.screen.checkpoints] == [3, 5]
+    assert not (part.folder / "tokenizer.json").exists()
+    assert part.manifest()["outcome"]["finished"] is False
+
+    rest = small_run.train("--resume_from_checkpoint", **common)
+    assert rest.screen.started_at == 5
+    assert [record.step for record in rest.screen.steps] == [6, 7, 8]
+    assert rest.result.finished
+    assert_same(weights(whole.folder), weights(rest.folder))
+    last = "checkpoints/step-000008"
+    for name in ("optimizer", "random"):
+        assert_same(
+            load_file(whole.folder / last / f"{name}.safetensors"),
+            load_file(rest.folder / last / f"{name}.safetensors"),
+        )
+    assert rest.losses() == whole.losses()
+    assert [m["step"] for m in rest.metrics()] == [m["step"] for m in whole.metrics()]
+    strip = [{**e, "eval_seconds": 0.0} for e in rest.result.evaluations]
+    assert strip == [{**e, "eval_seconds": 0.0} for e in whole.result.evaluations]
+    assert rest.result.progress == whole.result.progress
+
+
+def test_going_on_from_a_named_checkpoint(small_run):
+    whole = small_run.train("--save_steps", "3")
+    named = whole.folder / "checkpoints" / "step-000003"
+    expected = weights(whole.folder)
+    again = small_run.train("--save_steps", "3", "--resume_from_checkpoint", str(named))
+    assert again.screen.started_at == 3
+    assert_same(expected, weights(again.folder))
+
+
+def test_a_checkpoint_of_another_folder_begins_a_run_of_its_own(small_run):
+    first = small_run.train("--save_steps", "3", stop_after=3)
+    other = str(small_run.folder / "other")
+    for named in (first.folder / "checkpoints" / "step-000003", first.folder):
+        moved = small_run.train(
+            "--resume_from_checkpoint", str(named), "--output_dir", other, "--overwrite_output_dir"
+        )
+        assert moved.folder == Path(other)
+        assert moved.screen.started_at == 3
+    with pytest.raises(RunError, match="output_dir holds a run already"):
+        small_run.train("--resume_from_checkpoint", str(first.folder), "--output_dir", other)
+
+
+def test_going_on_after_the_end_changes_nothing(small_run):
+    first = small_run.train()
+    before = weights(first.folder)
+    again = small_run.train("--resume_from_checkpoint")
+    assert again.screen.steps == []
+    assert again.result.finished
+    assert_same(before, weights(first.folder))
+    assert again.manifest()["outcome"]["eval"] == first.result.last_eval
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(small_run):
+    first = small_run.train("--save_steps", "3", stop_after=6)
+    broken = first.folder / "checkpoints" / "step-000006" / "optimizer.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1])
+    again = small_run.train("--save_steps", "3", "--resume_from_checkpoint")
+    assert again.screen.started_at == 3
+    assert any("Passed over" in line and "step-000006" in line for line in again.screen.said)
+
+
+def test_other_settings_are_refused_and_leave_the_run_as_it_was(small_run):
+    first = small_run.train(stop_after=4)
+    before = {f: (first.folder / f).read_bytes() for f in ("run.yaml", "manifest.json")}
+    for flags, message in (
+        (["--lora_rank", "2"], r"lora_rank: 8 -> 2"),
+        (["--finetuning_type", "full"], r"finetuning_type: lora -> full.*lora_alpha"),
+        (
+            ["--cutoff_len", "22", "--num_train_epochs", "1"],
+            r"data \(files, .*num_train_epochs: 2.0",
+        ),
+    ):
+        with pytest.raises(RunError, match=rf"made with other settings: .*{message}"):
+            small_run.train("--resume_from_checkpoint", *flags)
+    assert before == {f: (first.folder / f).read_bytes() for f in before}
+
+
+def test_logging_and_saving_may_change_when_going_on(small_run):
+    whole = small_run.train(output_dir=str(small_run.folder / "whole"))
+    small_run.train(stop_after=3)
+    rest = small_run.train(
+        *("--resume_from_checkpoint", "--save_steps", "7", "--eval_strategy", "epoch"),
+        *("--logging_steps", "4", "--dataloader_num_workers", "1"),
+    )
+    assert_same(weights(whole.folder), weights(rest.folder))
+
+
+def test_a_run_is_not_written_over(small_run):
+    small_run.train("--max_steps", "1")
+    with pytest.raises(RunError, match=r"output_dir holds a run already\n.*resume.*overwrite"):
+        small_run.train("--max_steps", "2")
+    (small_run.folder / "out" / "old.txt").write_text("old", encoding="utf-8")
+    again = small_run.train("--max_steps", "2", "--overwrite_output_dir")
+    assert not (again.folder / "old.txt").exists()
+    assert again.result.progress.step == 2
+    assert "step-000001" not in {p.name for p in (again.folder / "checkpoints").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--train_file", "gone.json"], DataError),
+        (["--deepspeed", "gone.json"], SettingsError),
+        (["--lora_target", "x_proj"], SettingsError),
+        (["--train_file", "null"], SettingsError),
+        (["--model_name_or_path", "./gone"], ModelError),
+    ],
+)
+def test_a_run_that_can_not_start_removes_no_earlier_one(
+    small_run, flags: list[str], error: type[Exception]
+):
+    first = small_run.train("--max_steps", "1")
+    before = sorted((p, p.stat().st_mtime_ns) for p in first.folder.rglob("*"))
+    with pytest.raises(error):
+        small_run.train("--overwrite_output_dir", *flags)
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in first.folder.rglob("*"))
+
+
+def test_what_was_replaced_is_said_and_recorded(small_run, write_file):
+    deepspeed = write_file("ds_z3.json", '{"zero_optimization": {"stage": 3}}')
+    trained = small_run.train(
+        *("--flash_attn", "--deepspeed", str(deepspeed), "--max_steps", "1", "--fp16"), bf16=None
+    )
+    recorded = trained.manifest()["notices"]
+    assert recorded == [notice.as_json() for notice in trained.screen.notices]
+    if torch.cuda.is_available():
+        return
+    by_setting = {notice["setting"]: notice for notice in recorded}
+    assert by_setting.keys() >= {"flash_attn", "deepspeed", "fp16"}
+    assert by_setting["flash_attn"]["asked"] == "fa2"
+    assert by_setting["flash_attn"]["used"] == "sdpa"
+    assert by_setting["deepspeed"]["asked"] == "ds_z3.json (ZeRO-3)"
+    assert by_setting["fp16"]["used"] in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize("name", ["lora", "full"])
+def test_gradient_checkpointing_changes_memory_and_not_the_model(small_run, name: str):
+    plain = small_run.train(output_dir=str(small_run.folder / "plain"), **TUNINGS[name])
+    recomputed = small_run.train("--gradient_checkpointing", **TUNINGS[name])
+    assert plain.losses() == recomputed.losses()
+    assert_same(weights(plain.folder), weights(recomputed.folder))
+
+
+def test_training_goes_on_from_an_adapter(small_run):
+    first = small_run.train("--lora_rank", "4", output_dir=str(small_run.folder / "first"))
+    second = small_run.train("--adapter_name_or_path", str(first.folder), "--max_steps", "1")
+    assert weights(second.folder).keys() == weights(first.folder).keys()
+    assert second.losses()[0] == pytest.approx(first.losses()[-1], abs=0.2)
+    assert second.screen.evaluations[0].metrics["eval_loss"] == pytest.approx(
+        first.screen.evaluations[-1].metrics["eval_loss"], abs=1e-5
+    )
+
+
+def test_a_launcher_of_several_processes_is_refused(small_run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="the launcher started 2"):
+        small_run.train()
+    assert not (small_run.folder / "out").exists()
+
+
+def test_a_run_without_validation_rows(small_run):
+    trained = small_run.train("--max_steps", "2", val_file=None)
+    assert trained.result.evaluations == ()
+    assert trained.result.last_eval is None
+    assert trained.manifest()["outcome"]["eval"] is None
+
+
+def test_a_stop_before_the_first_step_leaves_no_checkpoint(small_run):
+    trained = small_run.train(stop_after=0)
+    assert trained.screen.steps == []
+    assert not trained.result.finished
+    assert not (trained.folder / "checkpoints").exists()
+    again = small_run.train("--overwrite_output_dir", "--max_steps", "1")
+    assert again.result.finished
+
+
+def test_prepared_data_is_made_once(small_run):
+    first = small_run.train("--max_steps", "1", output_dir=str(small_run.folder / "a"))
+    shutil.rmtree(first.folder)
+    second = small_run.train("--max_steps", "1", "--learning_rate", "1e-3")
+    assert first.screen.prepared is not None
+    assert second.screen.prepared is not None
+    assert not first.screen.prepared.from_cache
+    assert second.screen.prepared.from_cache
