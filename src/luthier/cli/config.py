@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -45,7 +46,7 @@ def _resolved(resolved: ResolvedConfig) -> Table:
         table.add_row(Text(section, style="bold cyan"))
         settings: Settings = getattr(resolved.config, section)
         for name in type(settings).model_fields:
-            where = resolved.where.get(name, "default")
+            where = _place(resolved.where.get(name, "default"))
             style = "dim" if where == "default" else ""
             value = Text(_show(getattr(settings, name)), style=style or "green")
             row = [Text(f"  {name}", style=style), value, Text(where, style=style)]
@@ -68,6 +69,11 @@ def _reference() -> Table:
             meaning = Text((leaf.field.description or "") + note, style="dim")
             table.add_row(f"  {leaf.name}", default, meaning)
     return table
+
+
+def _place(where: str) -> str:
+    # There is one settings file at most, and its folders would leave no room for the values.
+    return where if where.startswith("--") else Path(where).name
 
 
 def _show(value: object) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.status import Status
@@ -49,7 +49,7 @@ class TrainScreen:
 
     def say(self, line: str) -> None:
         """Print what is being done, in grey."""
-        self._console.print(Text(line, style="dim"))
+        self._console.print(Text(line, style="dim"), soft_wrap=True)
 
     def working(self, what: str, done: int, total: int) -> None:
         """Show a passing line for work that can be counted."""
@@ -63,7 +63,7 @@ class TrainScreen:
 
     def notice(self, notice: Notice) -> None:
         """Print a substitution or warning in one line."""
-        self._console.print(Text.assemble(("note  ", "yellow"), str(notice)))
+        self._console.print(Text.assemble(("note  ", "yellow"), str(notice)), soft_wrap=True)
 
     def stopping(self, signal_name: str) -> None:
         """Say that a signal arrived and what happens now."""
@@ -109,16 +109,17 @@ class TrainScreen:
             self.say(f"Going on after step {progress.step}")
         if not self._console.is_terminal:
             return
-        self._bar = Progress(
+        self._bar = _TrainProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            _Metrics(),
+            TextColumn("step {task.completed:.0f} of {task.total:.0f}"),
             TimeElapsedColumn(),
             _Remaining(),
             console=self._console,
             transient=True,
             refresh_per_second=4,
+            # Steps may take minutes: the mean is over the last hour, not the last half minute.
+            speed_estimate_period=3600,
         )
         self._bar.add_task("train", total=progress.num_steps, completed=progress.step, metrics="")
         self._bar.start()
@@ -170,11 +171,14 @@ class TrainScreen:
             self._bar = None
 
 
-class _Metrics(ProgressColumn):
-    """The newest metrics, as the screen formatted them."""
+class _TrainProgress(Progress):
+    """A progress bar with the newest metrics on a line of their own below it."""
 
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields["metrics"]), style="cyan")
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            metrics = str(task.fields["metrics"])
+            yield Text(metrics, style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 class _Remaining(ProgressColumn):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TAUGHT, SEEN = "bold green", "dim"
 
+# A control character in the data is shown, and never obeyed by the terminal: ␛ for ESC, ␍ for CR.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+
 
 def run(args: Sequence[str]) -> None:
     """Print rows with the taught tokens in colour, counts, warnings and an estimate.
@@ -48,7 +51,7 @@ def run(args: Sequence[str]) -> None:
     console.print(_histogram(found))
     console.print(_estimate(found))
     for notice in found.notices:
-        console.print(f"[yellow]note[/]  {escape(str(notice))}")
+        console.print(f"[yellow]note[/]  {escape(str(notice))}", soft_wrap=True)
     if not found.notices:
         console.print("[green]No warnings.[/]")
 
@@ -65,7 +68,9 @@ def _row(row: ShownRow) -> Panel:
     text = Text()
     for piece in row.pieces:
         style = TAUGHT if piece.taught else SEEN
-        shown = f"⟦{piece.text}⟧" if piece.taught and not _has_colour() else piece.text
+        shown = piece.text.translate(_VISIBLE)
+        if piece.taught and not _has_colour():
+            shown = f"⟦{shown}⟧"
         text.append(shown, style=f"{style} reverse" if piece.special else style)
     title = f"{row.origin}: {row.num_tokens} tokens, {row.num_taught} taught"
     return Panel(text, title=escape(title), title_align="left", border_style="dim")

@@ -32,23 +32,10 @@ _METAVAR = "Arguments: [CONFIG] [--SETTING VALUE]...  `luthier config` lists all
 # Settings are spelled with underscores everywhere; typer alone would take dashes only.
 _MaxNewTokens = Annotated[
     int,
-    typer.Option("--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."),
+    typer.Option("--max_new_tokens", help="Longest answer, in tokens."),
 ]
 _Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
-_TopP = Annotated[
-    float, typer.Option("--top_p", "--top-p", help="Draw from this share of probability.")
-]
-
-
-# Settings are spelled with underscores everywhere; typer alone would take dashes only.
-_MaxNewTokens = Annotated[
-    int,
-    typer.Option("--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."),
-]
-_Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
-_TopP = Annotated[
-    float, typer.Option("--top_p", "--top-p", help="Draw from this share of probability.")
-]
+_TopP = Annotated[float, typer.Option("--top_p", help="Draw from this share of probability.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -113,9 +100,7 @@ def generate(
     max_new_tokens: _MaxNewTokens = 512,
     temperature: _Temperature = 0.0,
     top_p: _TopP = 1.0,
-    batch_size: Annotated[
-        int, typer.Option("--batch_size", "--batch-size", help="Prompts answered at once.")
-    ] = 8,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Prompts answered at once.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 42,
 ) -> None:
     """Answer a file of prompts."""

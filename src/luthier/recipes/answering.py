@@ -114,7 +114,8 @@ def load_answering_model(
     ).model
     size = f"{format_count(count_parameters(model).total)} parameters"
     if place.adapter is not None:
-        model = apply_tuning(model, LoraTuning(), str(place.adapter))
+        # Modules that were trained whole are float32: generation has no autocast to join them.
+        model = apply_tuning(model, LoraTuning(), str(place.adapter)).to(weight_type)
         if weight_type == torch.float32:
             model = model.merge_and_unload()
     model.requires_grad_(False)

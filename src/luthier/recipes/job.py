@@ -73,7 +73,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         weights_from=None if is_lora else weights,
     )
     if config.model.gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+        _recompute_activations(loaded.model)
     adapter = weights or config.model.adapter_name_or_path
     model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
     notices = (*data.notices, precision_notice, sharding_notice, *loaded.notices)
@@ -83,6 +83,12 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     parameters = count_parameters(model)
     screen.model(parameters, device, precision)
     return Job(config, folder, data, model, parameters, device, precision, fingerprint, found)
+
+
+def _recompute_activations(model: Any) -> None:
+    # transformers is renaming it; the old name warns where the new one is there.
+    renamed = getattr(model, "activation_checkpointing_enable", None)
+    (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def build_evaluator(job: Job) -> Evaluator | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import warnings
 
 
 def quiet_libraries() -> None:
@@ -12,6 +13,9 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # peft still asks by the old name; nothing here for a user to do.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # What one library is to change in its use of another is not for the user to read.
+    for library in ("transformers", "peft", "accelerate"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{library}\b")
     import datasets
     import transformers
 
