@@ -33,8 +33,8 @@ def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def training(folder: Path, step: int = 3) -> TrainResult:
-    records = [{"kind": "eval", "step": 0}, *({"kind": "train", "step": i} for i in range(3))]
-    lines = [json.dumps(record | {"loss": 3.0 - record["step"]}) for record in records]
+    records = [("eval", 0), ("train", 0), ("train", 1), ("train", 2)]
+    lines = [json.dumps({"kind": kind, "step": i, "loss": 3.0 - i}) for kind, i in records]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return TrainResult(folder, Progress(step=step, num_steps=3), (), 61.0)
 

@@ -29,7 +29,8 @@ def luthier_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
         monkeypatch.setattr(sys, "argv", ["luthier", *words])
         with pytest.raises(SystemExit) as end:
             main()
-        return end.value.code, *capfd.readouterr()
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
 
     return run
 

@@ -107,9 +107,10 @@ def test_the_demo_on_a_small_model(
     monkeypatch.setattr(demo, "demo_config", short)
     monkeypatch.setattr(demo, "read_questions", lambda: every[:3])
     never = NeverStop()
-    for _ in range(2):  # the second one takes the place of the first
-        result = run_demo(str(tmp_path / "out"), str(tiny_llama()), recorder, never)
-        assert isinstance(result, DemoResult)
+    out, model = str(tmp_path / "out"), str(tiny_llama())
+    run_demo(out, model, recorder, never)
+    result = run_demo(out, model, recorder, never)  # takes the place of the first
+    assert isinstance(result, DemoResult)
     assert result.questions == every[:3]
     assert len(result.before) == len(result.after) == 3
     assert result.training.progress.step == 4
@@ -118,7 +119,7 @@ def test_the_demo_on_a_small_model(
     command = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["command"]
     assert command[:2] == ["luthier", "demo"]
     assert any("before training" in line for line in recorder.said)
-    assert ask(str(tmp_path / "out"), every[:3]) == result.after
+    assert ask(out, every[:3]) == result.after
 
 
 def test_a_stopped_demo_gives_the_training_alone(

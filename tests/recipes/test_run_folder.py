@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luthier.core.errors import RunError
@@ -173,7 +173,14 @@ def test_a_failed_write_leaves_the_old_run_yaml(tmp_path: Path, monkeypatch: pyt
 
 
 # YAML has no spelling for surrogates; the rest of Unicode goes through.
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example(text="one\r\ntwo\rthree")
+@example(text="a\x85b\u2028c\u2029d\ufeffe")
+@example(text="  - not: [a list]  # no comment\n\n  indented\t\n")
+@example(text="null")
+@example(text="2e-4")
+@example(text="word " * 60)
 def test_any_text_comes_back_from_run_yaml(text: str, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("yaml")
     config = config_of(default_system=text, lora_target=["a", text], task_column="t",
@@ -182,6 +189,7 @@ def test_any_text_comes_back_from_run_yaml(text: str, tmp_path_factory: pytest.T
     assert settings_of(resolve_file(folder / "run.yaml").config) == settings_of(config)
 
 
+@settings(max_examples=50, deadline=None)
 @given(rate=st.floats(min_value=1e-300, max_value=1e300))
 def test_any_number_comes_back_from_run_yaml(rate: float, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("yaml")

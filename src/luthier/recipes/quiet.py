@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-import warnings
 
 
 def quiet_libraries() -> None:
     """Silence progress bars and advisory warnings of transformers and datasets."""
     # Tokenising runs in threads of its own; a loader's workers must not warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # peft still asks by the old name; nothing here for a user to do.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # What one library is to change in its use of another is not for the user to read.
     for library in ("transformers", "peft", "accelerate"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{library}\b")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from luthier.checkpoints.settings import CheckpointSettings
 from luthier.checkpoints.store import remove_staging
@@ -24,6 +25,7 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 REJECTED = "rejected.jsonl"
 
+_RARE_BREAKS = "\r\x85\u2028\u2029\ufeff"
 _ACTIONS = ("resume_from_checkpoint", "overwrite_output_dir")
 
 
@@ -128,8 +130,19 @@ def write_run_yaml(folder: Path, config: RunConfig) -> None:
     yaml.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
     stream.write("# Every setting of this run. `luthier train` takes this file as it is.\n")
-    yaml.dump(settings_of(config), stream)
+    yaml.dump(_quoted(settings_of(config)), stream)
     write_text(folder / RUN_YAML, stream.getvalue())
+
+
+def _quoted(value: Any) -> Any:
+    # Written plainly, YAML's rarer line breaks would come back as spaces.
+    if isinstance(value, dict):
+        return {_quoted(name): _quoted(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    if isinstance(value, str) and any(character in value for character in _RARE_BREAKS):
+        return DoubleQuotedScalarString(value)
+    return value
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
