@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
@@ -86,6 +87,26 @@ def test_an_error_of_the_users_is_one_message_and_an_exit_code(
 
     monkeypatch.setattr("luthier.cli.train.run", fail)
     assert luthier_command("train") == (code, "", "error: a.json:3: no [field] x\n  Add it.\n")
+
+
+def test_a_full_disk_is_no_bug(luthier_command, monkeypatch: pytest.MonkeyPatch):
+    def fail(args: list[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/metrics.jsonl")
+
+    monkeypatch.setattr("luthier.cli.train.run", fail)
+    code, _, err = luthier_command("train")
+    assert code == 5
+    assert err.startswith("error: out/metrics.jsonl: the disk is full\n  Make room; a run goes on")
+
+
+def test_another_error_of_the_system_is_one(monkeypatch: pytest.MonkeyPatch):
+    def fail(args: list[str]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr("luthier.cli.train.run", fail)
+    monkeypatch.setattr(sys, "argv", ["luthier", "train"])
+    with pytest.raises(PermissionError):
+        main()
 
 
 def test_anything_else_is_a_bug_and_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):

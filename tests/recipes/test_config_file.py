@@ -110,6 +110,11 @@ def test_json_values_beyond_the_first_plane(read):
     assert read('{"default_system": "\\ud83c\\udfbb \\u7434"}', "a.json")[0].value == "🎻 琴"
 
 
+def test_half_a_pair_of_escapes_is_no_character(read):
+    # What stands in its place can be written to run.yaml again.
+    assert read('{"default_system": "a\\ud83cb"}', "a.json")[0].value == "a\ufffdb"
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_name(read):
     assert read(b"\xef\xbb\xbfseed: 1\n")[0].name == "seed"
 

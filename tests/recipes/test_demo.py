@@ -119,7 +119,7 @@ def test_the_demo_on_a_small_model(
     command = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["command"]
     assert command[:2] == ["luthier", "demo"]
     assert any("before training" in line for line in recorder.said)
-    assert ask(out, every[:3]) == result.after
+    assert ask(out, every[:3], recorder) == result.after
 
 
 def test_a_stopped_demo_gives_the_training_alone(
@@ -138,7 +138,7 @@ def test_a_stopped_demo_gives_the_training_alone(
 def test_without_a_model_the_135m_one_is_taken(recorder: Any, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
-    def stop_here(path: str, _questions: Any) -> Any:
+    def stop_here(path: str, _questions: Any, _screen: Any) -> Any:
         asked.append(path)
         raise KeyboardInterrupt
 

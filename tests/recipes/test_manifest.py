@@ -103,6 +103,12 @@ def test_no_variable_and_no_token_is_recorded(tiny_llama: Any, monkeypatch: pyte
     assert "s3cr3t-value" not in json.dumps(describe_run(config, [], {}, []))
 
 
+def test_the_earlier_parts_of_a_run(tmp_path: Path):
+    assert manifest.earlier_parts(tmp_path) == []
+    write_manifest(tmp_path, {"started": "a", "command": ["x"], "seed": 1, "earlier": [{"n": 1}]})
+    assert manifest.earlier_parts(tmp_path) == [{"n": 1}, {"started": "a", "command": ["x"]}]
+
+
 def test_writing(tmp_path: Path):
     write_manifest(tmp_path, {"语": "言"})
     text = (tmp_path / "manifest.json").read_text(encoding="utf-8")

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from luthier.core.errors import DataError, ModelError, RunError, SettingsError
+from luthier.recipes import train
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import resolve_command
+from luthier.recipes.job import model_writer
 from luthier.recipes.train import read_evaluations
 
 TUNINGS = {
@@ -161,9 +164,14 @@ def test_a_stopped_run_goes_on_to_the_very_same_model(small_run, tuning: dict[st
     assert [step for step, _ in part.screen.checkpoints] == [3, 5]
     assert not (part.folder / "tokenizer.json").exists()
     assert part.manifest()["outcome"]["finished"] is False
+    stopped_at = part.manifest()["outcome"]["steps"]
 
     rest = small_run.train("--resume_from_checkpoint", **common)
     assert rest.screen.started_at == 5
+    (earlier,) = rest.manifest()["earlier"]
+    assert earlier["outcome"]["steps"] == stopped_at == 5
+    assert earlier["command"] == ["luthier", "train", "small.yaml"]
+    assert rest.manifest()["goes_on_from"].endswith("step-000005")
     assert [record.step for record in rest.screen.steps] == [6, 7, 8]
     assert rest.result.finished
     assert_same(weights(whole.folder), weights(rest.folder))
@@ -334,6 +342,45 @@ def test_a_stop_before_the_first_step_leaves_no_checkpoint(small_run):
     assert not (trained.folder / "checkpoints").exists()
     again = small_run.train("--overwrite_output_dir", "--max_steps", "1")
     assert again.result.finished
+
+
+def test_every_start_of_a_run_stays_on_record(small_run):
+    for step in (2, 4):
+        flags = ["--resume_from_checkpoint"] if step > 2 else []
+        small_run.train(*flags, stop_after=step)
+    last = small_run.train("--resume_from_checkpoint")
+    steps = [part["outcome"]["steps"] for part in last.manifest()["earlier"]]
+    assert steps == [2, 4]
+    assert last.manifest()["outcome"]["steps"] == 8
+    fresh = small_run.train("--overwrite_output_dir", "--max_steps", "1")
+    assert "earlier" not in fresh.manifest()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")]
+)
+def test_a_model_that_can_not_be_written_leaves_its_checkpoints(
+    small_run, error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_job: Any) -> Any:
+        def write(folder: Path) -> None:
+            if folder.name == "out":
+                raise error
+            real(folder)
+
+        real = model_writer(_job)
+        return write
+
+    monkeypatch.setattr(train, "model_writer", full)
+    message = (
+        r"out: the trained model could not be written: .*No space left.*\n  Make room and go on"
+    )
+    with pytest.raises(RunError, match=message):
+        small_run.train()
+    monkeypatch.undo()
+    again = small_run.train("--resume_from_checkpoint")
+    assert again.screen.steps == []
+    assert weights(again.folder)
 
 
 def test_prepared_data_is_made_once(small_run):

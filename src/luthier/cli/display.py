@@ -52,8 +52,11 @@ class TrainScreen:
         self._console.print(Text(line, style="dim"), soft_wrap=True)
 
     def working(self, what: str, done: int, total: int) -> None:
-        """Show a passing line for work that can be counted."""
+        """Show a passing line for work that can be counted, until it is done."""
         if not self._console.is_terminal:
+            return
+        if done == total:
+            self._close()
             return
         if self._status is None:
             self._status = self._console.status("", spinner="dots")

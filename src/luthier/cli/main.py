@@ -5,13 +5,14 @@ Commands import what they need when they run, so that `--help` and a typo are an
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
 import typer
 
 from luthier import __version__
-from luthier.core.errors import LuthierError
+from luthier.core.errors import LuthierError, RunError
 
 app = typer.Typer(
     name="luthier",
@@ -20,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended at once (128 + SIGINT, as shells have it)."""
@@ -152,6 +155,14 @@ def main() -> None:
 
         print_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        from luthier.cli.terminal import print_error
+
+        mend = "Make room; a run goes on from its checkpoints with --resume_from_checkpoint."
+        print_error(RunError("the disk is full", where=error.filename, mend=mend))
+        sys.exit(RunError.exit_code)
     except SystemExit as end:
         # typer turns Ctrl-C into this exit and says nothing.
         if end.code == INTERRUPTED:

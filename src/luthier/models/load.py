@@ -62,7 +62,7 @@ def local_folder(name: str) -> Path | None:
         return None
     if "/" not in name and os.sep not in name and not name.startswith("."):
         return None
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     close = nearest(path.name, siblings)
     raise ModelError(
         "no such model folder",

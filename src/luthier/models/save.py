@@ -44,6 +44,9 @@ def save_model(
         _anchor_base_path(model)
         generation.save_pretrained(folder)
     model.save_pretrained(folder)
+    if hasattr(model, "peft_config"):
+        # peft adds a model card that is all "More Information Needed"; the manifest says more.
+        (folder / "README.md").unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from luthier.core.errors import SettingsError, did_you_mean
+from luthier.core.errors import SettingsError
 from luthier.recipes.config_file import SUFFIXES, Entry
+from luthier.recipes.config_foreign import unknown_name
 from luthier.recipes.config_layout import Leaf, leaves
 
 
@@ -58,12 +59,7 @@ def read_flags(args: Sequence[str], options: Sequence[str] = ()) -> CommandLine:
             raw = value if glued else _take_value(rest, leaf)
             entries[name] = Entry(name, _parse(raw, leaf), f"--{name}")
         else:
-            raise SettingsError(
-                f"no setting is named {name}",
-                where=f"--{name}",
-                mend=did_you_mean(name, [*known, *options, "config"])
-                + " `luthier config` lists all settings.",
-            )
+            raise unknown_name(name, f"--{name}", [*known, *options, "config"])
     return CommandLine(config, tuple(entries.values()), taken)
 
 

@@ -18,6 +18,7 @@ from luthier.contracts.settings import Settings
 from luthier.core.errors import SettingsError, did_you_mean, nearest
 from luthier.recipes.config_file import Entry, read_config_file
 from luthier.recipes.config_flags import CommandLine
+from luthier.recipes.config_foreign import unknown_name
 from luthier.recipes.config_layout import Leaf, chosen_model, default_choice, leaves, sections
 from luthier.recipes.config_rules import RULES
 from luthier.recipes.run_config import RunConfig
@@ -80,14 +81,7 @@ def resolve(file_entries: Iterable[Entry], flag_entries: Iterable[Entry]) -> Res
 def _check_name(entry: Entry) -> None:
     leaf = leaves().get(entry.name)
     if leaf is None:
-        names = [*leaves(), *sections()]
-        raise SettingsError(
-            f"no setting is named {entry.name}",
-            where=entry.where,
-            mend=did_you_mean(entry.name, names)
-            if nearest(entry.name, names)
-            else "`luthier config` lists all settings.",
-        )
+        raise unknown_name(entry.name, entry.where, [*leaves(), *sections()])
     if entry.section is not None and entry.section != leaf.section:
         raise SettingsError(
             f"{entry.name} stands in the section {entry.section}",

@@ -15,7 +15,7 @@ from typing import Any
 
 from luthier.contracts.conversation import Message
 from luthier.contracts.training import StopRequest
-from luthier.evaluation.generation import generate_answers
+from luthier.evaluation.generation import Answer, generate_answers
 from luthier.evaluation.settings import GenerationSettings
 from luthier.recipes.answering import load_answering_model
 from luthier.recipes.config_file import Entry, read_config_file
@@ -81,13 +81,13 @@ def run_demo(
     started_s = time.perf_counter()
     questions = read_questions()
     screen.say(f"Asking {len(questions)} questions on the island of Velmora, before training")
-    before = ask(folder, questions)
+    before = ask(folder, questions, screen)
     command = ["luthier", "demo", "--output_dir", output_dir]
     training = run_training(demo_config(folder, output_dir), command, screen, stop)
     if not training.finished:
         return training
     screen.say("Asking the same questions again")
-    after = ask(output_dir, questions)
+    after = ask(output_dir, questions, screen)
     seconds = time.perf_counter() - started_s
     return DemoResult(questions, before, after, training, seconds)
 
@@ -118,14 +118,21 @@ def read_questions() -> tuple[Question, ...]:
     )
 
 
-def ask(model_path: str, questions: Sequence[Question]) -> tuple[str, ...]:
+def ask(model_path: str, questions: Sequence[Question], screen: Screen) -> tuple[str, ...]:
     """Return a model's answers, in the order of the questions."""
+    screen.working("loading the model", 0, 1)
     answering = load_answering_model(model_path)
     prompts = [
         answering.renderer.prompt_ids([Message("user", question.text)]) for question in questions
     ]
     settings = GenerationSettings(max_new_tokens=LONGEST_ANSWER, batch_size=20)
+    done: set[int] = set()
+
+    def count(index: int, answer: Answer) -> None:
+        done.add(index)
+        screen.working("answering", len(done), len(questions))
+
     answers = generate_answers(
-        answering.model, answering.tokenizer, prompts, settings, answering.stop_token_ids
+        answering.model, answering.tokenizer, prompts, settings, answering.stop_token_ids, count
     )
     return tuple(answer.text for answer in answers)

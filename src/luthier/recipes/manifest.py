@@ -5,6 +5,7 @@ No environment variable and no token is recorded.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -48,6 +49,17 @@ def describe_run(
         "machine": machine_facts(),
         "notices": [notice.as_json() for notice in notices],
     }
+
+
+def earlier_parts(folder: Path) -> list[dict[str, Any]]:
+    """Return what the manifest of a run says of the times that it was started before."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    names = ("started", "ended", "command", "goes_on_from", "outcome")
+    part = {name: found[name] for name in names if name in found}
+    return [*found.get("earlier", []), part]
 
 
 def describe_model(name: str) -> dict[str, Any]:

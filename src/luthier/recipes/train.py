@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from luthier.batches.collate import CausalLMCollator
 from luthier.batches.stream import BatchStream
 from luthier.checkpoints.store import CheckpointStore, RunState
 from luthier.contracts.training import Observer, Progress, StopRequest
+from luthier.core.errors import RunError
 from luthier.core.seeds import derive_seed
 from luthier.engine.loop import Training, train
 from luthier.engine.metrics_file import MetricsFile, read_metrics
@@ -25,7 +27,7 @@ from luthier.engine.schedule import build_schedule, cadence, count_steps
 from luthier.models.load import check_model_path
 from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.job import Job, build_evaluator, build_job, model_writer
-from luthier.recipes.manifest import describe_run, now, write_manifest
+from luthier.recipes.manifest import describe_run, earlier_parts, now, write_manifest
 from luthier.recipes.processes import refuse_many_processes
 from luthier.recipes.reference import train_by_reference
 from luthier.recipes.resume import find_checkpoint
@@ -95,8 +97,10 @@ def run_training(
     job = build_job(config, folder, checkpoint, screen)
     if replaces_earlier_run(folder, config.checkpoints):
         clear_earlier_run(folder)
-    write_run_yaml(folder, config)
     facts = describe_run(config, command, job.data.prepared.manifest, job.notices)
+    if checkpoint is not None:
+        facts |= {"goes_on_from": str(checkpoint), "earlier": earlier_parts(folder)}
+    write_run_yaml(folder, config)
     write_manifest(folder, facts)
     observers = (screen, MetricsFile(folder / METRICS))
     if config.run.trainer == "transformers":
@@ -106,11 +110,27 @@ def run_training(
     seconds = time.perf_counter() - started_s
     result = TrainResult(folder, progress, read_evaluations(folder / METRICS), seconds)
     if result.finished:
-        model_writer(job)(folder)
+        save_final_model(job, folder)
     outcome = {"steps": progress.step, "finished": result.finished, "seconds": round(seconds, 3)}
     outcome |= {"eval": result.last_eval}
     write_manifest(folder, facts | {"ended": now(), "outcome": outcome})
     return result
+
+
+def save_final_model(job: Job, folder: Path) -> None:
+    """Write the trained model to the top of the run's folder.
+
+    Raises:
+        RunError: The disk is full, or the folder was closed meanwhile.
+    """
+    try:
+        model_writer(job)(folder)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the trained model could not be written: {error}",
+            where=str(folder),
+            mend="Make room and go on with --resume_from_checkpoint: the checkpoints are intact.",
+        ) from error
 
 
 def train_by_loop(
