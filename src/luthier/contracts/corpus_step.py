@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Columns = dict[str, list[Any]]
 """Rows as columns of equal length. Every row has these:
@@ -65,17 +65,24 @@ class StepResult:
 class Step(Protocol):
     """A step that looks at each row alone."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The step's name, as settings and accounts have it."""
+        ...
 
     def __call__(self, columns: Columns) -> StepResult:
         """Work on one batch of rows; the result does not depend on how rows are batched."""
         ...
 
 
+@runtime_checkable
 class GlobalStep(Protocol):
     """A step that compares rows with each other: sketch each batch, then decide over all."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The step's name, as settings and accounts have it."""
+        ...
 
     def sketch(self, columns: Columns) -> Columns:
         """Return `id` and the small columns that the decision needs, row by row."""

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from luthier.contracts.conversation import Conversation, Message, Origin
+from luthier.contracts.corpus_step import Columns, Drop, StepResult
+from luthier.corpus.pipeline import DROPPED, PlannedStep, StepOutcome, run_steps
+from luthier.corpus.record import columns_of, read_parts, select
+
+
+@dataclass(frozen=True)
+class Shout:
+    name: str = "shout"
+
+    def __call__(self, columns: Columns) -> StepResult:
+        louder = [
+            [{**m, "content": m["content"].upper()} for m in row] for row in columns["messages"]
+        ]
+        kept = {**columns, "messages": louder}
+        return StepResult(kept, counts=Counter(shouted=len(louder)))
+
+
+@dataclass(frozen=True)
+class DropShort:
+    least: int
+    name: str = "short"
+
+    def __call__(self, columns: Columns) -> StepResult:
+        long = [len(row[-1]["content"]) >= self.least for row in columns["messages"]]
+        drops = [
+            Drop(id_, "short_answer", f"less than {self.least} characters")
+            for id_, kept in zip(columns["id"], long, strict=True)
+            if not kept
+        ]
+        return StepResult(select(columns, long), drops)
+
+
+@dataclass(frozen=True)
+class DropSame:
+    name: str = "same"
+
+    def sketch(self, columns: Columns) -> Columns:
+        return {"id": columns["id"], "answer": [row[-1]["content"] for row in columns["messages"]]}
+
+    def decide(self, sketches: Columns) -> list[Drop]:
+        first: dict[str, str] = {}
+        drops: list[Drop] = []
+        for id_, answer in sorted(zip(sketches["id"], sketches["answer"], strict=True)):
+            if answer in first:
+                drops.append(Drop(id_, "dup_exact", "the same answer", first[answer], 1.0))
+            first.setdefault(answer, id_)
+        return drops
+
+
+ANSWERS = ["yes, it is", "no", "yes, it is", "perhaps one day", "perhaps one day", "not at all"]
+STEPS = [
+    PlannedStep(Shout(), {}),
+    PlannedStep(DropShort(3), {"least": 3}),
+    PlannedStep(DropSame(), {}),
+]
+
+
+def batches(size: int = 2) -> list[Columns]:
+    rows = [
+        Conversation(
+            (Message("user", f"{i}?"), Message("assistant", a)), Origin("f.jsonl", i, i + 1)
+        )
+        for i, a in enumerate(ANSWERS)
+    ]
+    return [columns_of(rows[i : i + size], "f.jsonl") for i in range(0, len(rows), size)]
+
+
+def run(root: Path, steps: Any = STEPS, **options: Any) -> list[StepOutcome]:
+    return run_steps(batches, "inputs", steps, root, **options)
+
+
+def answers(outcome: StepOutcome) -> list[str]:
+    return [r[-1]["content"] for part in read_parts(outcome.folder) for r in part["messages"]]
+
+
+def test_each_step_works_on_what_the_one_before_left(tmp_path: Path):
+    outcomes = run(tmp_path)
+    assert [o.account.name for o in outcomes] == ["read", "shout", "short", "same"]
+    assert [o.account.rows_out for o in outcomes] == [6, 6, 5, 3]
+    assert answers(outcomes[-1]) == ["YES, IT IS", "PERHAPS ONE DAY", "NOT AT ALL"]
+    assert outcomes[1].account.counts == {"shouted": 6}
+
+
+def test_every_row_is_accounted_for(tmp_path: Path):
+    for outcome in run(tmp_path)[1:]:
+        account = outcome.account
+        assert account.rows_in == account.rows_out + sum(account.dropped.values())
+
+
+def test_dropped_rows_are_kept_with_reason_and_content(tmp_path: Path):
+    last = run(tmp_path)[-1]
+    gone = pq.read_table(last.folder / DROPPED).to_pydict()
+    assert gone["id"] == ["f.jsonl#2", "f.jsonl#4"]
+    assert gone["matched_id"] == ["f.jsonl#0", "f.jsonl#3"]
+    assert gone["reason"] == ["dup_exact"] * 2
+    assert gone["messages"][0][-1]["content"] == "YES, IT IS"
+
+
+def test_nothing_is_done_twice(tmp_path: Path):
+    first = run(tmp_path)
+    second = run_steps(lambda: pytest.fail("read again"), "inputs", STEPS, tmp_path)
+    assert not any(o.from_cache for o in first)
+    assert all(o.from_cache for o in second)
+    assert [o.account for o in first] == [o.account for o in second]
+
+
+def test_only_what_changed_is_done_again(tmp_path: Path):
+    run(tmp_path)
+    changed = [STEPS[0], PlannedStep(DropShort(11), {"least": 11}), STEPS[2]]
+    outcomes = run(tmp_path, changed)
+    assert [o.from_cache for o in outcomes] == [True, True, False, False]
+    assert answers(outcomes[-1]) == ["PERHAPS ONE DAY"]
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path):
+    shout = run(tmp_path)[1]
+    part = next(shout.folder.glob("part-*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1])
+    outcomes = run(tmp_path)
+    assert [o.from_cache for o in outcomes] == [True, False, True, True]
+
+
+def test_the_same_for_any_number_of_workers(tmp_path: Path):
+    one = run(tmp_path / "one")
+    two = run(tmp_path / "two", num_workers=2)
+    assert [o.account.files for o in one] == [o.account.files for o in two]
+
+
+def test_a_step_that_fails_leaves_nothing_behind(tmp_path: Path):
+    def broken() -> Any:
+        yield batches()[0]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run_steps(broken, "inputs", STEPS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_told(tmp_path: Path):
+    told: list[tuple[str, int, int]] = []
+    run(tmp_path, report=lambda *facts: told.append(facts))
+    assert ("shout", 6, 6) in told
+    assert told[0] == ("read", 2, 0)
