@@ -10,7 +10,7 @@ import pytest
 
 from luthier.contracts.conversation import Conversation, Message, Origin
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.corpus.pipeline import DROPPED, PlannedStep, StepOutcome, run_steps
+from luthier.corpus.pipeline import DROPPED, Part, PlannedStep, StepOutcome, run_steps
 from luthier.corpus.record import columns_of, read_parts, select
 
 
@@ -66,14 +66,15 @@ STEPS = [
 ]
 
 
-def batches(size: int = 2) -> list[Columns]:
+def batches(size: int = 2) -> list[Part]:
     rows = [
         Conversation(
             (Message("user", f"{i}?"), Message("assistant", a)), Origin("f.jsonl", i, i + 1)
         )
         for i, a in enumerate(ANSWERS)
     ]
-    return [columns_of(rows[i : i + size], "f.jsonl") for i in range(0, len(rows), size)]
+    parts = [columns_of(rows[i : i + size], "f.jsonl") for i in range(0, len(rows), size)]
+    return [(StepResult(part), part) for part in parts]
 
 
 def run(root: Path, steps: Any = STEPS, **options: Any) -> list[StepOutcome]:

@@ -29,6 +29,9 @@ FORMAT = 1
 Report = Callable[[str, int, int], None]
 """Called with the step's name, the rows done, and the rows there are (0: not known yet)."""
 
+Part = tuple[StepResult, Columns]
+"""What a step made of one batch, and the batch as it came: dropped rows are kept with content."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
@@ -78,7 +81,7 @@ class StepOutcome:
 
 
 def run_steps(
-    batches: Callable[[], Iterable[Columns]],
+    batches: Callable[[], Iterable[Part]],
     inputs_key: str,
     steps: Sequence[PlannedStep],
     root: Path,
@@ -89,7 +92,8 @@ def run_steps(
     """Run steps one after the other, each from the folder that the one before it left.
 
     Args:
-        batches: Reads the rows; called only if they were not read before.
+        batches: Reads the rows, and accounts for those that can't be used; called only if they
+            were not read before.
         inputs_key: Hash of what `batches` will read.
         steps: In order.
         root: Folder of all results.
@@ -105,23 +109,12 @@ def run_steps(
     """
     tell = report or (lambda _name, _done, _total: None)
     key = hash_json([FORMAT, "read", inputs_key])
-    outcomes = [_done(root, key) or _read(root, key, batches, tell)]
+    outcomes = [_done(root, key) or _write(root, key, "read", batches(), 0, tell)]
     for planned in steps:
         before = outcomes[-1]
         key = hash_json([FORMAT, planned.step.name, before.account.key, dict(planned.settings)])
         outcomes.append(_done(root, key) or _work(root, key, planned, before, num_workers, tell))
     return outcomes
-
-
-Part = tuple[StepResult, Columns]
-"""What a step made of one batch, and the batch as it came: dropped rows are kept with content."""
-
-
-def _read(
-    root: Path, key: str, batches: Callable[[], Iterable[Columns]], report: Report
-) -> StepOutcome:
-    parts = ((StepResult(columns), columns) for columns in batches())
-    return _write(root, key, "read", parts, 0, report)
 
 
 def _work(
@@ -190,7 +183,7 @@ def _write(
         account = StepAccount(
             name=name,
             key=key,
-            rows_in=rows_in or rows_out,
+            rows_in=rows_in or rows_out + dropped.total(),
             rows_out=rows_out,
             dropped=dict(dropped.most_common()),
             counts=dict(counts.most_common()),
