@@ -44,7 +44,7 @@ def test_rows_counts_and_estimate(capture: Any, args: list[str], tmp_path: Path)
     out = capture(inspect)
     inspect.run([*args, "--rows", "2"])
     text = out.getvalue()
-    titles = re.findall(r"rows\.jsonl:(\d): (\d+) tokens, (\d+) taught", text)
+    titles = re.findall(r"╭─ rows\.jsonl:(\d): (\d+) tokens, (\d+) taught ─", text)
     assert len(titles) == 2
     # Without colours, what is taught stands in brackets; a control character is shown, not sent.
     assert text.count("⟦Red [b] ␛[31m.⟧⟦<|im_end|>⟧") == 2

@@ -8,7 +8,9 @@ import torch
 from luthier.checkpoints.manifest import seal
 from luthier.contracts.conversation import Conversation, Message, Origin
 from luthier.core.errors import ModelError
+from luthier.models.adapters import apply_tuning
 from luthier.models.save import save_model
+from luthier.models.settings import LoraTuning
 from luthier.recipes.answering import load_answering_model
 
 CPU = torch.device("cpu")
@@ -72,6 +74,18 @@ def test_beside_short_weights_the_adapter_stays_apart(run_folder):
     ids = answering.prompt_ids(QUESTION)
     difference = (logits(answering.model, ids) - logits(model, ids)).abs().max()
     assert difference < 0.1
+
+
+def test_modules_trained_whole_answer_beside_short_weights(tmp_path, tiny_llama, tiny_tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    base = tiny_llama("base", tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    tuned = apply_tuning(model, LoraTuning(additional_target="lm_head"))
+    save_model(tuned, tiny_tokenizer, tmp_path / "run", [tiny_tokenizer.eos_token_id])
+    answering = load_answering_model(str(tmp_path / "run"), CPU, "bfloat16")
+    ids = answering.prompt_ids(QUESTION)
+    assert (logits(answering.model, ids) - logits(tuned, ids)).abs().max() < 0.1
 
 
 def test_auto_merges_an_adapter_on_a_cpu(run_folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -72,7 +73,9 @@ def _row(row: ShownRow) -> Panel:
         if piece.taught and not _has_colour():
             shown = f"⟦{shown}⟧"
         text.append(shown, style=f"{style} reverse" if piece.special else style)
-    title = f"{row.origin}: {row.num_tokens} tokens, {row.num_taught} taught"
+    # A title is cut to the terminal: a path with its folders would push the counts out.
+    origin = Path(row.origin).name
+    title = f"{origin}: {row.num_tokens} tokens, {row.num_taught} taught"
     return Panel(text, title=escape(title), title_align="left", border_style="dim")
 
 

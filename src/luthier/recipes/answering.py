@@ -114,8 +114,8 @@ def load_answering_model(
     ).model
     size = f"{format_count(count_parameters(model).total)} parameters"
     if place.adapter is not None:
-        # Modules that were trained whole are float32: generation has no autocast to join them.
-        model = apply_tuning(model, LoraTuning(), str(place.adapter)).to(weight_type)
+        model = apply_tuning(model, LoraTuning(), str(place.adapter))
+        _match_whole_modules(model, weight_type)
         if weight_type == torch.float32:
             model = model.merge_and_unload()
     model.requires_grad_(False)
@@ -129,6 +129,19 @@ def load_answering_model(
         renderer=Renderer(tokenizer, default_system=_default_system(folder)),
         description=f"{what}, {size}, {type_name}, {device.type}",
     )
+
+
+def _match_whole_modules(model: Any, weight_type: torch.dtype) -> None:
+    """Bring modules that were trained whole to the base's type.
+
+    Training joins types by autocast, which generation does without. The low-rank parts stay in
+    float32: peft casts around them.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.to(weight_type)
 
 
 def _weights_folder(named: Path) -> Path:
