@@ -47,9 +47,8 @@ def main() -> None:
     print("| | estimated | measured |")
     print("|---|---|---|")
     print(f"| seconds for {steps} steps | {found.estimate.seconds:.0f} | {measured:.0f} |")
-    print(
-        f"| memory, GiB | {found.estimate.memory_bytes / 2**30:.2f} | {memory / 2**30:.2f} (resident) |"
-    )
+    expected = found.estimate.memory_bytes / 2**30
+    print(f"| memory, GiB | {expected:.2f} | {memory / 2**30:.2f} (resident) |")
     print(f"share of the matrix rate reached: {EFFICIENCY * found.estimate.seconds / measured:.2f}")
 
 

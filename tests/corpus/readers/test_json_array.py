@@ -87,3 +87,10 @@ def test_object_around_the_list_is_answered_with_the_way_to_the_rows(write_bytes
 def test_broken_row_is_told_that_lines_could_be_skipped(write_bytes, read_all):
     with pytest.raises(DataError, match=r"In a jsonl file .* bad rows can be skipped"):
         read_all(read_json_array, write_bytes("a.json", b'[{"a": tru}, {"a": 1}]'))
+
+
+def test_rows_on_one_line_are_told_apart_by_number(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"a": 1}, {"a": 2},\n{"a": 3}]', encoding="utf-8")
+    origins = [str(origin) for origin, _ in read_json_array(path, pytest.fail)]
+    assert origins == [f"{path}:1", f"{path} row 1", f"{path}:2"]

@@ -39,9 +39,11 @@ def read_json_array(path: Path, on_bad_row: OnBadRow) -> Iterator[tuple[Origin, 
         raise empty_error(path)
     if text[start] != "[":
         raise _not_a_list(path, text, start)
-    row = -1
+    row = earlier_line = -1
     for row, (line, begin, end, value, amiss) in enumerate(_elements(path, text, start + 1)):
-        origin = Origin(str(path), row, line)
+        # A line that holds several rows tells them not apart: then the row's number does.
+        origin = Origin(str(path), row, line if line != earlier_line else None)
+        earlier_line = line
         try:
             found = as_row(value, amiss)
         except RowError as error:
