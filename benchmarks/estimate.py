@@ -3,7 +3,8 @@
     python benchmarks/estimate.py CONFIG [--SETTING VALUE ...]
 
 Prints predicted and measured seconds a step and memory, and the share of the machine's matrix rate
-that the run reached (`recipes/estimate.py` keeps that share as EFFICIENCY). Run it on an idle machine.
+that the run reached (`recipes/estimate.py` keeps that share as EFFICIENCY).
+Run it on an idle machine.
 """
 
 from __future__ import annotations

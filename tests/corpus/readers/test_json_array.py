@@ -31,7 +31,8 @@ def test_any_list_comes_back_as_json_reads_it(tmp_path_factory, rows, indent):
     lines = path.read_text(encoding="utf-8").splitlines()
     found = list(read_json_array(path, lambda rejection: pytest.fail(str(rejection))))
     assert [row for _, row in found] == rows
-    assert all(origin.line and "{" in lines[origin.line - 1] for origin, _ in found)
+    assert all("{" in lines[origin.line - 1] for origin, _ in found if origin.line)
+    assert len({str(origin) for origin, _ in found}) == len(rows)
 
 
 def test_bad_elements_are_rows_that_can_be_skipped(write_bytes, read_all):
