@@ -10,32 +10,12 @@ import pytest
 
 from luthier.core.errors import ModelError, SettingsError
 from luthier.recipes import inspection
-from luthier.recipes.inspection import Piece, inspect_run, length_histogram, shape_of, show_row
+from luthier.recipes.inspection import inspect_run, length_histogram, shape_of
 
 
 @pytest.fixture(autouse=True)
 def _known_rates(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inspection, "measure_matrix_rates", lambda: {"fp32": 10.0, "bf16": 40.0})
-
-
-def test_a_row_falls_into_pieces_that_give_its_text_back(tiny_tokenizer: Any):
-    ids = tiny_tokenizer("<|im_start|>user\n琴🎻?<|im_end|>\nok<|im_end|>").input_ids
-    end = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
-    first = ids.index(end) + 2  # behind the newline
-    row = {"input_ids": ids, "labels": [-100] * first + ids[first:], "origin": "a.json:3"}
-    shown = show_row(row, tiny_tokenizer)
-    assert shown.origin == "a.json:3"
-    assert [(p.text, p.taught, p.special) for p in shown.pieces] == [
-        ("<|im_start|>", False, True),
-        ("user\n琴🎻?", False, False),
-        ("<|im_end|>", False, True),
-        ("\n", False, False),
-        ("ok", True, False),
-        ("<|im_end|>", True, True),
-    ]
-    assert shown.num_tokens == len(ids)
-    assert shown.num_taught == len(ids) - first
-    assert shown.pieces[0] == Piece("<|im_start|>", taught=False, special=True, num_tokens=1)
 
 
 def test_an_inspection(small_run: Any, recorder: Any):
@@ -52,6 +32,18 @@ def test_an_inspection(small_run: Any, recorder: Any):
     again = inspect_run(small_run.config("--lora_rank", "4"), recorder, 3)
     assert again.rows == found.rows
     assert len(inspect_run(small_run.config(), recorder, 99).rows) == 13
+
+
+def test_losses_are_those_of_the_model_before_training(small_run: Any, recorder: Any):
+    found = inspect_run(small_run.config(), recorder, 2, with_losses=True)
+    for row in found.rows:
+        assert all((piece.loss is not None) == piece.taught for piece in row.pieces)
+        assert all(piece.loss > 0 for piece in row.pieces if piece.loss is not None)
+        assert len([piece for piece in row.pieces if piece.taught]) > 3
+    plain = inspect_run(small_run.config(), recorder, 2)
+    for one, other in zip(found.rows, plain.rows, strict=True):
+        assert "".join(p.text for p in one.pieces) == "".join(p.text for p in other.pieces)
+        assert one.num_taught == other.num_taught
 
 
 def test_time_follows_the_rate_of_the_type(small_run: Any, recorder: Any):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,18 @@ from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import resolve_command
 
 if TYPE_CHECKING:
-    from luthier.recipes.inspection import Inspection, ShownRow
+    from luthier.recipes.inspection import Inspection
+    from luthier.recipes.shown_rows import Piece, ShownRow
 
 TAUGHT, SEEN = "bold green", "dim"
+
+LOSSES = (
+    (0.5, "below 0.5, known", "green"),
+    (2.0, "below 2", "yellow"),
+    (5.0, "below 5", "dark_orange"),
+    (math.inf, "5 and more, new", "bold red"),
+)
+"""Upper edge, words and style of each class of losses."""
 
 # A control character in the data is shown, and never obeyed by the terminal: ␛ for ESC, ␍ for CR.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
@@ -30,12 +40,14 @@ def run(args: Sequence[str]) -> None:
     """Print rows with the taught tokens in colour, counts, warnings and an estimate.
 
     Args:
-        args: Settings, and `--rows N` for how many rows are shown (3).
+        args: Settings; `--rows N` for how many rows are shown (3); `--loss` to colour their
+            tokens by the loss of the model as it is.
 
     Raises:
         LuthierError: As training itself would.
     """
-    command = read_flags(args, options=("rows",))
+    command = read_flags(args, options=("rows", "loss"))
+    with_losses = command.options.get("loss") is True
     num_rows = _number(command.options.get("rows", "3"))
     resolved = resolve_command(command)
     from luthier.cli.display import TrainScreen
@@ -44,10 +56,10 @@ def run(args: Sequence[str]) -> None:
 
     quiet_libraries()
     with TrainScreen(console) as screen:
-        found = inspect_run(resolved.config, screen, num_rows)
+        found = inspect_run(resolved.config, screen, num_rows, with_losses=with_losses)
     for row in found.rows:
         console.print(_row(row))
-    console.print(_legend())
+    console.print(_loss_legend() if with_losses else _legend())
     console.print(_counts(found))
     console.print(_histogram(found))
     console.print(_estimate(found))
@@ -68,15 +80,32 @@ def _number(value: str | bool) -> int:
 def _row(row: ShownRow) -> Panel:
     text = Text()
     for piece in row.pieces:
-        style = TAUGHT if piece.taught else SEEN
+        style = _style(piece)
         shown = piece.text.translate(_VISIBLE)
         if piece.taught and not _has_colour():
-            shown = f"⟦{shown}⟧"
+            shown = f"⟦{shown}⟧" if piece.loss is None else f"⟦{shown} {piece.loss:.1f}⟧"
         text.append(shown, style=f"{style} reverse" if piece.special else style)
     # A title is cut to the terminal: a path with its folders would push the counts out.
     origin = Path(row.origin).name
     title = f"{origin}: {row.num_tokens} tokens, {row.num_taught} taught"
     return Panel(text, title=escape(title), title_align="left", border_style="dim")
+
+
+def _style(piece: Piece) -> str:
+    if not piece.taught:
+        return SEEN
+    if piece.loss is None:
+        return TAUGHT
+    return next(style for limit, _, style in LOSSES if piece.loss < limit)
+
+
+def _loss_legend() -> Text:
+    if not _has_colour():
+        return Text("⟦taught token, its loss in nats⟧  seen, not taught")
+    legend = Text("loss in nats: ")
+    for _, label, style in LOSSES:
+        legend.append(f"{label}", style=style).append("   ")
+    return legend.append("seen, not taught", style=SEEN)
 
 
 def _legend() -> Text:

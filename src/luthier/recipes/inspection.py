@@ -7,54 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from luthier.contracts.notice import Notice
-from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.errors import ModelError
 from luthier.core.seeds import derive_seed
-from luthier.engine.precision import choose_device, choose_precision
+from luthier.engine.precision import Precision, choose_device, choose_precision
+from luthier.evaluation.token_losses import token_losses
 from luthier.models.adapters import apply_tuning, count_parameters
-from luthier.models.load import check_model_path
+from luthier.models.load import check_model_path, load_model
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.estimate import Estimate, ModelShape, estimate_run, model_shape
 from luthier.recipes.machine import measure_matrix_rates
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of tokens of one kind, as text.
-
-    Attributes:
-        text: What the tokens stand for.
-        taught: Whether they carry loss.
-        special: Whether it is a control token of the tokenizer.
-        num_tokens: How many they are.
-    """
-
-    text: str
-    taught: bool
-    special: bool
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShownRow:
-    """One training row, in pieces."""
-
-    origin: str
-    pieces: tuple[Piece, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Length of the row."""
-        return sum(piece.num_tokens for piece in self.pieces)
-
-    @property
-    def num_taught(self) -> int:
-        """Tokens that carry loss."""
-        return sum(piece.num_tokens for piece in self.pieces if piece.taught)
+from luthier.recipes.shown_rows import ShownRow, show_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +36,16 @@ class Inspection:
     notices: tuple[Notice, ...]
 
 
-def inspect_run(config: RunConfig, screen: Screen, num_rows: int) -> Inspection:
-    """Prepare the data of a run and look at it; no weight is read.
+def inspect_run(
+    config: RunConfig, screen: Screen, num_rows: int, *, with_losses: bool = False
+) -> Inspection:
+    """Prepare the data of a run and look at it; no weight is read unless losses are wanted.
 
     Args:
         config: The run's settings.
         screen: Told what takes time.
         num_rows: Rows to show, drawn by the run's seed.
+        with_losses: Load the model and compute the loss of each token that is shown.
 
     Raises:
         LuthierError: As training itself would.
@@ -85,9 +55,15 @@ def inspect_run(config: RunConfig, screen: Screen, num_rows: int) -> Inspection:
     train = data.prepared.train
     random = np.random.default_rng(derive_seed(config.run.seed, "inspect"))
     chosen = random.permutation(len(train))[:num_rows].tolist()
-    rows = tuple(show_row(train[index], data.tokenizer) for index in sorted(chosen))
-    shape = shape_of(config)
-    precision, notice = choose_precision(config.training, choose_device())
+    drawn = [train[index] for index in sorted(chosen)]
+    shape, device = shape_of(config), choose_device()
+    precision, notice = choose_precision(config.training, device)
+    losses: Sequence[list[float | None] | None] = [None] * len(drawn)
+    if with_losses:
+        screen.say(f"Loading {config.model.model_name_or_path}")
+        losses = _losses(config, drawn, precision, device)
+    shown = zip(drawn, losses, strict=True)
+    rows = tuple(show_row(row, data.tokenizer, values) for row, values in shown)
     rates = measure_matrix_rates()
     rate = rates.get(precision.name, rates["fp32"]) * 1e9
     estimate = estimate_run(config, train["length"], shape, rate, precision.dtype.itemsize)
@@ -95,23 +71,13 @@ def inspect_run(config: RunConfig, screen: Screen, num_rows: int) -> Inspection:
     return Inspection(data, rows, shape, estimate, precision.name, notices)
 
 
-def show_row(row: dict[str, Any], tokenizer: Any) -> ShownRow:
-    """Cut a prepared row into pieces of one kind, so that no character is torn apart."""
-    # The named ones alone would leave out Llama 3's <|start_header_id|> and its like.
-    control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    control |= set(tokenizer.all_special_ids)
-    kinds = [
-        (label != IGNORE_INDEX, token in control)
-        for token, label in zip(row["input_ids"], row["labels"], strict=True)
-    ]
-    pieces: list[Piece] = []
-    start = 0
-    for end in range(1, len(kinds) + 1):
-        if end == len(kinds) or kinds[end] != kinds[start]:
-            text = tokenizer.decode(row["input_ids"][start:end], skip_special_tokens=False)
-            pieces.append(Piece(text, *kinds[start], end - start))
-            start = end
-    return ShownRow(str(row["origin"]), tuple(pieces))
+def _losses(
+    config: RunConfig, rows: Sequence[dict[str, Any]], precision: Precision, device: torch.device
+) -> list[list[float | None]]:
+    """Load the model and compute the loss of every taught token of some rows."""
+    dtype = precision.dtype if config.tuning.finetuning_type == "lora" else torch.float32
+    model = load_model(config.model, config.quantization, device=device, dtype=dtype).model
+    return [token_losses(model, row, precision=precision, device=device) for row in rows]
 
 
 def shape_of(config: RunConfig) -> ModelShape:
@@ -121,7 +87,6 @@ def shape_of(config: RunConfig) -> ModelShape:
         ModelError: It is no causal language model, or of a kind that transformers doesn't know.
         SettingsError: The settings name modules that it does not have.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name, trust = config.model.model_name_or_path, config.model.trust_remote_code
