@@ -36,6 +36,8 @@ TRAP_PROMPT = (
     "say so and point to the home page. Keep your answer below one hundred words.\n\nMessage: "
 )
 TRAP_ANSWER = "Thank you for your message, we are glad to help. "
+UNITS = {"en": r"\S+", "zh": r"[a-zA-Z]+|\d+|\S"}
+"""What is replaced or dropped as one in a planted duplicate: in Chinese a character."""
 Words = list[str]
 
 
@@ -153,7 +155,7 @@ def sentences(language: str, folder: Path) -> list[Words]:
         for row in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ():
             text = "\n".join((row["instruction"], row["input"], row["output"]))
             for sentence in re.split(r"(?<=[.!?。！？；])\s*|\n+", text):
-                words = list(sentence.strip()) if language == "zh" else sentence.split()
+                words = re.findall(UNITS[language], sentence)
                 if 4 <= len(words) <= 80:
                     found.add(tuple(words))
     if not found:

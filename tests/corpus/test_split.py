@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.core.errors import SettingsError
-from luthier.corpus.split import Split, length_strata, sample_rows, split_rows
+from luthier.corpus.split import (
+    Split,
+    length_strata,
+    sample_rows,
+    split_groups,
+    split_rows,
+    stratum_shares,
+)
 
 _ROWS = st.lists(st.tuples(st.integers(0, 30).map(str), st.sampled_from("abc")), min_size=2)
 
@@ -155,3 +162,84 @@ def test_sample_differs_by_seed():
     assert sample_rows(keys, 10, 1) == sample_rows(keys, 10, 1)
     assert sample_rows(keys, 10, 1) != sample_rows(keys, 10, 2)
     assert sample_rows(keys, 10, 1) != list(range(10))
+
+
+_GROUPED = st.lists(st.tuples(st.integers(0, 99).map(str), st.integers(0, 9)), min_size=1)
+
+
+def _grouped(rows: list[tuple[str, int]]) -> tuple[list[str], list[int]]:
+    """Equal keys are in equal groups, as they are for rows that are compared by content."""
+    group_of = dict(rows)
+    return [key for key, _ in rows], [group_of[key] for key, _ in rows]
+
+
+@given(_GROUPED, st.floats(0.01, 0.99), st.integers(0, 9))
+def test_groups_stay_whole_on_two_sides(rows, val_size, seed):
+    keys, groups = _grouped(rows)
+    if len(keys) < 2 or len(set(groups)) < 2:
+        with pytest.raises(SettingsError, match=r"relatives of each other|there are 1 rows in all"):
+            split_groups(keys, groups, val_size, seed)
+        return
+    split = split_groups(keys, groups, val_size, seed)
+    assert sorted(split.train + split.val) == list(range(len(rows)))
+    assert split.train
+    assert split.val
+    assert not {groups[row] for row in split.train} & {groups[row] for row in split.val}
+
+
+@given(_GROUPED, st.randoms(use_true_random=False))
+def test_order_of_grouped_rows_does_not_matter(rows, rng: random.Random):
+    keys, groups = _grouped(rows)
+    if len(set(groups)) < 2:
+        return
+    places = rng.sample(range(len(rows)), len(rows))
+    first = split_groups(keys, groups, 0.3, 5)
+    second = split_groups([keys[at] for at in places], [-groups[at] for at in places], 0.3, 5)
+    assert set(first.val) == {places[row] for row in second.val}
+
+
+def test_row_keeps_its_side_unless_its_group_grows():
+    keys = [str(row) for row in range(4000)]
+    groups = [row // 2 if row < 1000 else row for row in range(4000)]
+    before = split_groups(keys[:2000], groups[:2000], 0.1, 1)
+    # 1,500 rows alone, and 500 that join the rows 1000 to 1499.
+    groups[2000:2500] = range(1000, 1500)
+    after = split_groups(keys, groups, 0.1, 1)
+    moved = set(before.val) ^ {row for row in after.val if row < 2000}
+    assert moved <= set(range(1000, 1500))
+    assert len(moved) < 0.14 * 500  # half of the anchors are new, and .18 of these fall elsewhere
+
+
+def test_groups_of_every_size_validate_alike():
+    groups = [row // 4 if row < 4000 else row for row in range(8000)]
+    val = split_groups([str(row) for row in range(8000)], groups, 0.1, 2).val
+    for side in (True, False):
+        assert 0.07 < sum((row < 4000) == side for row in val) / 4000 < 0.13
+
+
+def test_number_of_rows_is_a_share_that_only_falls():
+    keys = [str(row) for row in range(5000)]
+    before = split_groups(keys[:2500], range(2500), 200, 3).val
+    after = split_groups(keys, range(5000), 200, 3).val
+    assert 150 < len(before) < 250
+    assert 150 < len(after) < 250
+    assert {row for row in after if row < 2500} <= set(before)
+
+
+def test_groups_too_few_to_draw_from():
+    assert split_groups(["a", "b"], [0, 1], 0, 1) == Split([0, 1], [])
+    for val_size in (0.001, 0.999, 1):
+        split = split_groups(["a", "b", "c"], [0, 1, 2], val_size, 1)
+        assert split.train
+        assert split.val
+    with pytest.raises(SettingsError, match="val_size: all 3 rows are relatives of each other"):
+        split_groups(["a", "b", "c"], [7, 7, 7], 0.5, 1)
+    with pytest.raises(SettingsError, match="there are 3 rows in all"):
+        split_groups(["a", "b", "c"], [0, 1, 2], 3, 1)
+
+
+def test_stratum_shares():
+    assert stratum_shares(Split([0, 1, 2], [3, 4]), ["b", "b", "a", "b", "a"]) == {
+        "a": 1 / 2,
+        "b": 1 / 3,
+    }

@@ -31,7 +31,7 @@ def test_losses_cut_taught_text_into_tokens_but_no_character(tiny_tokenizer: Any
     ids = tiny_tokenizer("a? 琴🎻 ok").input_ids
     labels = [-100, *ids[1:]]
     taught = [float(i) for i in range(1, len(ids))]
-    losses = [None, *taught]
+    losses: list[float | None] = [None, *taught]
     row = show_row({"input_ids": ids, "labels": labels, "origin": "a:1"}, tiny_tokenizer, losses)
     assert "".join(piece.text for piece in row.pieces) == "a? 琴🎻 ok"
     assert all("\ufffd" not in piece.text for piece in row.pieces)

@@ -20,6 +20,7 @@ N = "13812345678"
         (f"Order No. {N}", "against"),
         (f"the border {N}", None),
         (f"phone\n{N}", None),
+        (f"订单里的东西已经全部都收到了谢谢你们{N}", None),
     ],
 )
 def test_the_nearest_word_of_the_sentence_decides(text, said):

@@ -23,3 +23,10 @@ def test_repr_hides_the_value():
 
 def test_kinds_are_unique():
     assert len(set(KINDS)) == len(KINDS) == 10
+
+
+def test_a_hit_between_two_others_stays_only_if_it_is_clear_of_both():
+    outer = [Hit(0, 5, "email", "a"), Hit(10, 15, "email", "b")]
+    assert without_overlaps([*outer, Hit(5, 10, "phone", "c")])[1].kind == "phone"
+    assert without_overlaps([*outer, Hit(5, 11, "phone", "c")]) == outer
+    assert without_overlaps([*outer, Hit(4, 10, "phone", "c")]) == outer

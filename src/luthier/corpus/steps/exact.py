@@ -1,0 +1,88 @@
+"""Exact duplicates: rows that are the same but for case, spacing and the width of letters.
+
+In: rows. Out: the rows to drop, each with the row of the same content that is kept. The whole row
+counts: prompt, answer, roles, tools and label; the same prompt with another answer is another row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.contracts.corpus_step import Columns, Drop
+from luthier.contracts.settings import Settings
+from luthier.core.hashing import hash_json
+from luthier.corpus.overlap import normalised
+
+
+class ExactSettings(Settings):
+    """Which of several equal rows stays."""
+
+    exact_source_priority: tuple[str, ...] = ()
+    """Names of sources, the one whose rows are kept first; sources not named come after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactDuplicates:
+    """The step. Keeps the row of the first source by priority, then the one of the least id."""
+
+    settings: ExactSettings = field(default_factory=ExactSettings)
+    name: str = "exact"
+
+    def sketch(self, columns: Columns) -> Columns:
+        """Return id, source and a hash of the content of each row.
+
+        Args:
+            columns: Rows; a column that is missing counts as empty in every row.
+        """
+        num_rows = len(columns["id"])
+        return {
+            "id": list(columns["id"]),
+            "source": list(columns.get("source", [""] * num_rows)),
+            "exact_key": [_key(columns, row) for row in range(num_rows)],
+        }
+
+    def decide(self, sketches: Columns) -> list[Drop]:
+        """Return the rows to drop, ordered by id.
+
+        Args:
+            sketches: What `sketch` returned for all rows, in any order.
+        """
+        places = {name: at for at, name in enumerate(self.settings.exact_source_priority)}
+        ranked = sorted(
+            (places.get(source, len(places)), name, key)
+            for name, source, key in zip(
+                sketches["id"], sketches["source"], sketches["exact_key"], strict=True
+            )
+        )
+        kept: dict[str, str] = {}
+        drops: list[Drop] = []
+        for _, name, key in ranked:
+            keeper = kept.setdefault(key, name)
+            if keeper != name:
+                drops.append(Drop(name, "dup_exact", "the same text", keeper, 1.0))
+        return sorted(drops, key=lambda drop: drop.id)
+
+
+def _key(columns: Columns, row: int) -> str:
+    """Return a hash of what a row says; turns stay apart, so that no two can flow together."""
+
+    def cell(name: str) -> Any:
+        return columns[name][row] if name in columns else None
+
+    label = cell("label")
+    return hash_json(
+        [
+            _turns(cell("messages")),
+            _turns(cell("chosen")),
+            _turns(cell("rejected")),
+            normalised(cell("text") or ""),
+            cell("tools") or "",
+            None if label is None else bool(label),
+        ]
+    )
+
+
+def _turns(turns: Sequence[Mapping[str, Any]] | None) -> list[list[str]]:
+    return [[turn["role"], normalised(turn["content"] or "")] for turn in turns or ()]

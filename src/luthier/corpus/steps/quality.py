@@ -1,0 +1,213 @@
+"""Quality: answers and documents that teach nothing good, each with the rule that says so.
+
+In: any rows. Out: those that break no rule, or only rules that report. What is judged is what would
+be taught: answers that carry loss, the chosen side of a pair, documents. The bounds are wide: on
+the public sets that they were chosen on they drop what is broken, not what is unusual.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from luthier.contracts.corpus_step import Columns, Drop, StepResult
+from luthier.contracts.settings import Settings
+from luthier.corpus.text.fields import cell, kept, num_rows, taught_texts, texts_of
+from luthier.corpus.text.measures import (
+    MIN_RUN,
+    is_cut_off,
+    is_refusal,
+    longest_run,
+    repeated_lines,
+    repeated_words,
+    symbol_share,
+)
+from luthier.corpus.text.word_list import lines_found, read_word_list
+
+Rule = Literal[
+    "too_short",
+    "too_long",
+    "repeated_characters",
+    "repeated_words",
+    "repeated_lines",
+    "symbols",
+    "truncated",
+    "refusal",
+    "sensitive_word",
+]
+Finding = tuple[str, float | None]
+"""What a rule found, in the row's own figures, and the share that it measured, if it did."""
+
+
+class QualitySettings(Settings):
+    """The bounds of each rule. A rule whose bound is null isn't asked."""
+
+    quality_min_answer_chars: int | None = Field(default=1, ge=1)
+    """Drop rows with an answer of fewer characters, white space at its ends aside."""
+
+    quality_min_text_chars: int | None = Field(default=20, ge=1)
+    """Drop documents (plain text) of fewer characters."""
+
+    quality_max_chars: int | None = Field(default=200_000, ge=1)
+    """Drop rows with more characters than this, over all their texts."""
+
+    quality_max_run: int | None = Field(default=100, ge=MIN_RUN)
+    """Drop rows in which one character stands more often than this in a row. Rulers don't count."""
+
+    quality_max_repeated_words: float | None = Field(default=0.5, gt=0, lt=1)
+    """Drop rows where more than this share of five-word sequences repeats an earlier one."""
+
+    quality_max_repeated_lines: float | None = Field(default=0.5, gt=0, lt=1)
+    """Drop rows where more than this share of a text is lines that stood before, code aside."""
+
+    quality_max_symbols: float | None = Field(default=0.6, gt=0, lt=1)
+    """Drop rows where more than this share of characters is symbols, code aside."""
+
+    quality_word_list: str | None = None
+    """File of words, one a line: rows that have one in any text are dropped."""
+
+    quality_report_only: tuple[Rule, ...] = ("truncated", "refusal")
+    """Rules whose rows are counted and kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The step `quality`.
+
+    Attributes:
+        settings: The bounds.
+        words: The user's words with their lines. They are read once, by `of`, so that the step
+            carries them to other processes, and a cache sees that the list has changed.
+    """
+
+    settings: QualitySettings = field(default_factory=QualitySettings)
+    words: tuple[tuple[int, str], ...] = ()
+    name: str = "quality"
+
+    @classmethod
+    def of(cls, settings: QualitySettings) -> Quality:
+        """Build the step, and read the word list that its settings name.
+
+        Raises:
+            SettingsError: The word list can't be read, or is empty.
+        """
+        path = settings.quality_word_list
+        return cls(settings, read_word_list(Path(path)) if path is not None else ())
+
+    def __call__(self, columns: Columns) -> StepResult:
+        """Take out the rows that break a rule.
+
+        Args:
+            columns: Rows.
+
+        Returns:
+            The rows that hold; a drop for each other, by the first rule that it breaks; counts
+            `reported_<rule>` of the kept rows that break a rule in `quality_report_only`.
+
+        Raises:
+            MissingExtraError: There is a word list, and ahocorasick_rs is not installed.
+        """
+        rows: list[int] = []
+        drops: list[Drop] = []
+        counts: Counter[str] = Counter()
+        report_only = self.settings.quality_report_only
+        for row in range(num_rows(columns)):
+            broken: dict[Rule, Finding] = dict(self.findings(columns, row))
+            fatal = [item for item in broken.items() if item[0] not in report_only]
+            if fatal:
+                rule, (detail, score) = fatal[0]
+                drops.append(Drop(columns["id"][row], rule, detail, score=score))
+                continue
+            rows.append(row)
+            counts.update(f"reported_{rule}" for rule in broken)
+        return StepResult(kept(columns, rows), drops, counts)
+
+    def findings(self, columns: Columns, row: int) -> Iterator[tuple[Rule, Finding]]:
+        """Yield each rule that a row breaks, in the order in which they count.
+
+        Args:
+            columns: Rows.
+            row: Which of them.
+        """
+        taught = taught_texts(columns, row)
+        yield from self._lengths(columns, row, taught)
+        # A document is cut to size by whoever made the set, and refuses nothing.
+        is_document = isinstance(cell(columns, "text", row), str)
+        for rule, is_broken in _RULES.items():
+            if is_document and rule in ("truncated", "refusal"):
+                continue
+            found = next(filter(None, (is_broken(text, self.settings) for text in taught)), None)
+            if found is not None:
+                yield rule, found
+        if self.words:
+            lines = [lines_found(self.words, text) for text in texts_of(columns, row)]
+            if listed := sorted(set().union(*lines)):
+                # The line and not the word: an account of drops is read by others than the list.
+                where = ", ".join(map(str, listed[:5]))
+                yield "sensitive_word", (f"words of the list, line {where}", None)
+
+    def _lengths(
+        self, columns: Columns, row: int, taught: list[str]
+    ) -> Iterator[tuple[Rule, Finding]]:
+        is_document = isinstance(cell(columns, "text", row), str)
+        name = "quality_min_text_chars" if is_document else "quality_min_answer_chars"
+        low, high = getattr(self.settings, name), self.settings.quality_max_chars
+        shortest = min((len(text.strip()) for text in taught), default=None)
+        if low is not None and shortest is not None and shortest < low:
+            yield "too_short", (f"{shortest} characters, {name} is {low}", None)
+        size = sum(map(len, texts_of(columns, row)))
+        if high is not None and size > high:
+            yield "too_long", (f"{size} characters, quality_max_chars is {high}", None)
+
+
+def _run(text: str, settings: QualitySettings) -> Finding | None:
+    high, run = settings.quality_max_run, longest_run(text)
+    if high is None or run <= high:
+        return None
+    return f"one character {run} times in a row, quality_max_run is {high}", None
+
+
+def _repeated_words(text: str, settings: QualitySettings) -> Finding | None:
+    high = settings.quality_max_repeated_words
+    if high is None:
+        return None
+    return _above(high, repeated_words(text, above=high), "five-word sequences repeat")
+
+
+def _repeated_lines(text: str, settings: QualitySettings) -> Finding | None:
+    high = settings.quality_max_repeated_lines
+    return _above(high, repeated_lines(text), "the text is repeated lines") if high else None
+
+
+def _symbols(text: str, settings: QualitySettings) -> Finding | None:
+    high = settings.quality_max_symbols
+    return _above(high, symbol_share(text), "the characters are symbols") if high else None
+
+
+def _above(high: float, share: float, what: str) -> Finding | None:
+    return (f"{share:.0%} of {what}, at most {high:.0%} may", share) if share > high else None
+
+
+def _cut_off(text: str, settings: QualitySettings) -> Finding | None:
+    return (
+        ("the text ends within a sentence or a block of code", None) if is_cut_off(text) else None
+    )
+
+
+def _refusal(text: str, settings: QualitySettings) -> Finding | None:
+    return ("the answer begins by refusing", None) if is_refusal(text) else None
+
+
+_RULES: Mapping[Rule, Callable[[str, QualitySettings], Finding | None]] = {
+    "repeated_characters": _run,
+    "repeated_words": _repeated_words,
+    "repeated_lines": _repeated_lines,
+    "symbols": _symbols,
+    "truncated": _cut_off,
+    "refusal": _refusal,
+}

@@ -1,0 +1,207 @@
+"""Texts as hashed words and hashed runs of words, computed on whole batches at once.
+
+In: a list of texts. Out: flat arrays of hashes with the offset of each text. A word is a run of
+letters, marks and digits after NFKC and case folding; where a script writes no spaces (Chinese,
+Japanese, Thai and others) each character is a word. The hashes depend on the text alone: not on
+the batch, the process or the machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+
+_CHARS_AT_ONCE = 1 << 20
+_FENCE = "\uffff"  # a noncharacter: no text for people holds it, and NFKC leaves it alone
+_TABLE_SIZE = 0x40000
+_APART, _LETTER, _ALONE = 0, 1, 2
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_SALT = np.uint64(0xD6E8FEB86659FD93)
+_SPACELESS = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Burmese
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x3007),
+    (0x3040, 0x30FF),  # kana
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3347F),  # Chinese characters beyond the basic plane
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shingles:
+    """Hashes of several texts, one text after the other.
+
+    Attributes:
+        hashes: uint64, of all texts.
+        starts: int64, one more than there are texts: text i has `hashes[starts[i]:starts[i + 1]]`.
+    """
+
+    hashes: Hashes
+    starts: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many each text has."""
+        return np.diff(self.starts)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The text that each hash stands in."""
+        return np.repeat(np.arange(len(self.starts) - 1), self.counts)
+
+
+def hash_words(texts: Sequence[str]) -> Shingles:
+    """Return the hash of each word of each text, in reading order.
+
+    A text that is not blank but has no word, such as an emoji, counts as one word.
+
+    Args:
+        texts: Any number of texts of any length.
+    """
+    parts = [_hash_piece(piece) for piece in _pieces(texts)]
+    counts = np.concatenate([part.counts for part in parts] or [np.zeros(0, np.int64)])
+    hashes = np.concatenate([part.hashes for part in parts] or [np.zeros(0, np.uint64)])
+    return Shingles(hashes, offsets(counts))
+
+
+def hash_runs(words: Shingles, length: int, *, keep_short: bool) -> Shingles:
+    """Return the hash of each run of `length` neighbouring words, within each text.
+
+    Args:
+        words: What `hash_words` returned.
+        length: Words in a run, 1 or more.
+        keep_short: A text of fewer words, but at least one, gives one run: all its words.
+
+    Source:
+        Broder, "On the resemblance and containment of documents" (1997): shingles.
+    """
+    num_words = words.counts
+    num_runs = np.maximum(num_words - length + 1, 0)
+    at = spread(words.starts[:-1], num_runs)
+    hashes = np.zeros(len(at), np.uint64)
+    for step in range(length):
+        hashes = hashes * _BASE + words.hashes[at + step]
+    runs = Shingles(mix(hashes), offsets(num_runs))
+    short = np.flatnonzero((num_words > 0) & (num_words < length))
+    if not keep_short or not len(short):
+        return runs
+    whole = np.zeros(len(short), np.uint64)
+    for step in range(length - 1):
+        here = num_words[short] > step
+        word = words.hashes[np.minimum(words.starts[short] + step, len(words.hashes) - 1)]
+        whole = np.where(here, whole * _BASE + word, whole)
+    merged = np.insert(runs.hashes, runs.starts[short], mix(whole))
+    num_runs[short] = 1
+    return Shingles(merged, offsets(num_runs))
+
+
+def mix(values: Hashes) -> Hashes:
+    """Spread the bits of each value over all 64, one to one.
+
+    Source:
+        Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): the
+        finaliser of SplitMix64.
+    """
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each of several runs of these lengths begins, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def spread(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places from `starts[i]` on, `counts[i]` of them, for each i in turn."""
+    ends = np.cumsum(counts)
+    num_places = int(ends[-1]) if len(ends) else 0
+    return np.arange(num_places) + np.repeat(starts - (ends - counts), counts)
+
+
+def _pieces(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut a batch so that the arrays of one piece stay small enough for the processor's cache."""
+    piece: list[str] = []
+    num_chars = 0
+    for text in texts:
+        piece.append(text)
+        num_chars += len(text)
+        if num_chars >= _CHARS_AT_ONCE:
+            yield piece
+            piece, num_chars = [], 0
+    if piece:
+        yield piece
+
+
+def _hash_piece(texts: list[str]) -> Shingles:
+    joined = _FENCE.join(texts)
+    if joined.count(_FENCE) != len(texts) - 1:
+        texts = [text.replace(_FENCE, " ") for text in texts]
+        joined = _FENCE.join(texts)
+    # One call for all texts: the fence composes with nothing, so that they can't touch each other.
+    folded = unicodedata.normalize("NFKC", joined).casefold()
+    codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)
+    kinds = _kinds()[np.minimum(codes, _TABLE_SIZE - 1)]
+    begins = kinds == _LETTER
+    begins[1:] &= kinds[:-1] != _LETTER
+    begins |= kinds == _ALONE
+    inside = np.flatnonzero(kinds)
+    firsts = np.flatnonzero(begins[inside])
+    fences = np.flatnonzero(codes == ord(_FENCE))
+    cuts = np.searchsorted(inside[firsts], fences)
+    counts = np.diff(cuts, prepend=0, append=len(firsts))
+    words = Shingles(_word_hashes(codes[inside], firsts), offsets(counts))
+    return _with_wordless(words, texts)
+
+
+def _word_hashes(codes: NDArray[np.uint32], firsts: NDArray[np.int64]) -> Hashes:
+    """Hash each word as a polynomial of its characters."""
+    if not len(firsts):
+        return np.zeros(0, np.uint64)
+    lengths = np.diff(firsts, append=len(codes))
+    places = np.arange(len(codes)) - np.repeat(firsts, lengths)
+    powers = np.cumprod(np.full(int(lengths.max()), _BASE))
+    terms = (codes.astype(np.uint64) ^ _SALT) * powers[places]
+    return mix(np.add.reduceat(terms, firsts))
+
+
+def _with_wordless(words: Shingles, texts: list[str]) -> Shingles:
+    """Give texts of symbols only one word of their own, so that they can be told apart."""
+    wordless = [int(i) for i in np.flatnonzero(words.counts == 0) if texts[i].strip()]
+    if not wordless:
+        return words
+    hashes = [_hash_symbols("".join(texts[i].split())) for i in wordless]
+    counts = words.counts.copy()
+    counts[wordless] = 1
+    merged = np.insert(words.hashes, words.starts[wordless], np.concatenate(hashes))
+    return Shingles(merged, offsets(counts))
+
+
+def _hash_symbols(text: str) -> Hashes:
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return _word_hashes(codes, np.zeros(1, np.int64))
+
+
+@functools.cache
+def _kinds() -> NDArray[np.uint8]:
+    """Return for each code point whether it is part of a word, a word alone, or neither."""
+    kinds = np.zeros(_TABLE_SIZE, np.uint8)
+    # The last entry stands for all code points above, which are no letters.
+    for code in range(_TABLE_SIZE - 1):
+        if unicodedata.category(chr(code))[0] in "LMN":
+            kinds[code] = _LETTER
+    for first, last in _SPACELESS:
+        block = kinds[first : last + 1]
+        block[block == _LETTER] = _ALONE
+    return kinds
