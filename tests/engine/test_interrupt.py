@@ -54,3 +54,16 @@ def test_inert_outside_the_main_thread() -> None:
     thread.join()
     assert seen == [False]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_with_nothing_to_lose_the_first_signal_stops_at_once():
+    work: list[int] = []
+    told: list[str] = []
+    with StopSignals(told.append, lambda: bool(work)) as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not stop.requested
+        work.append(1)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+    assert told == ["SIGINT"]

@@ -36,7 +36,10 @@ def run(*, output_dir: str, model: str | None) -> None:
     from luthier.recipes.run_folder import METRICS
 
     quiet_libraries()
-    with TrainScreen(console) as screen, StopSignals(screen.stopping) as stop:
+    with (
+        TrainScreen(console) as screen,
+        StopSignals(screen.stopping, lambda: screen.has_trained) as stop,
+    ):
         result = run_demo(output_dir, model, screen, stop)
     if not isinstance(result, DemoResult):
         print_summary(console, result, [f"{output_dir}/run.yaml"])

@@ -31,6 +31,7 @@ class TrainScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
+        self.has_trained = False
         self._status: Status | None = None
         self._latest: dict[str, float] = {}
 
@@ -129,6 +130,7 @@ class TrainScreen:
 
     def on_step(self, record: StepRecord) -> None:
         """Move the progress line on."""
+        self.has_trained = True
         self._latest.update(record.metrics)
         if self._bar is not None:
             self._bar.update(

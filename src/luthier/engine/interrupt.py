@@ -12,17 +12,23 @@ from typing import Any
 class StopSignals:
     """A context in which the first signal asks to stop and the second stops at once.
 
+    As long as there is nothing to lose (no step was taken yet) the first one stops at once too.
+
     Implements `StopRequest`. Outside the main thread, where Python delivers no signals, it is
     inert.
     """
 
-    def __init__(self, on_request: Callable[[str], None]) -> None:
+    def __init__(
+        self, on_request: Callable[[str], None], has_work: Callable[[], bool] = lambda: True
+    ) -> None:
         """Remember whom to tell.
 
         Args:
             on_request: Called once with the signal's name, from the handler.
+            has_work: Whether a step was taken that a checkpoint would save.
         """
         self.requested = False
+        self._has_work = has_work
         self._on_request = on_request
         self._earlier: dict[int, Any] = {}
 
@@ -45,7 +51,7 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.requested:
+        if self.requested or not self._has_work():
             raise KeyboardInterrupt
         self.requested = True
         self._on_request(signal.Signals(number).name)
