@@ -6,7 +6,8 @@ Each row is made of sentences drawn from real data (or, where the folder is not 
 words). A third of the rows are planted duplicates: half of them differ in case, punctuation or
 spacing, half in 2 to 10 % of the words; others are no duplicates but look it: the same prompt with
 another answer, the same answer to another prompt. Then the template trap: 7,000 rows that share a
-long prompt. Prints a Markdown table; recall over planted duplicates, precision over dropped rows.
+long prompt and the beginning of the answer. Prints Markdown tables; recall is over planted
+duplicates, precision over dropped rows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.contracts.corpus_step import Columns, Drop, GlobalStep
-from luthier.corpus.steps.near import NearDuplicates
+from luthier.corpus.steps.near import NearDuplicates, NearSettings
 from luthier.recipes.machine import cpu_name
 
 BATCH_ROWS = 1000
@@ -35,7 +36,11 @@ TRAP_PROMPT = (
     "internal systems, other customers or prices. If the message is not about one of our products, "
     "say so and point to the home page. Keep your answer below one hundred words.\n\nMessage: "
 )
-TRAP_ANSWER = "Thank you for your message, we are glad to help. "
+TRAP_ANSWER = (
+    "Thank you very much for your message. We have read it with care, and we are glad that we can "
+    "help you with it today. This is what we would like you to try before you write to us again, "
+    "and please tell us whether it has worked for you. "
+)
 UNITS = {"en": r"\S+", "zh": r"[a-zA-Z]+|\d+|\S"}
 """What is replaced or dropped as one in a planted duplicate: in Chinese a character."""
 Words = list[str]
@@ -74,14 +79,17 @@ def main() -> None:
     print(f"| {len(planted)} | {' | '.join(scores)} | {seconds:.1f} | {peak_mb()} |\n")
     if options.show:
         show(planted, drops, options.show)
-    trap = [*make_trap(draw, pools["en"]), *planted[: len(planted) // 2]]
-    names = {row.name for row in trap if row.language == "trap"}
-    drops, seconds = search(NearDuplicates(), trap, draw)
-    wrong = sum(drop.id in names for drop in drops)
-    print(f"Template trap, {TRAP_ROWS} among {len(trap)} rows: {wrong} wrongly dropped")
-    alone = [row for row in trap if row.language == "trap"]
-    drops, seconds = search(NearDuplicates(), alone, draw)
-    print(f"The trap alone: {len(drops)} of {len(alone)} wrongly dropped, {seconds:.1f} CPU s")
+    trap = list(make_trap(draw, pools["en"]))
+    names = {row.name for row in trap}
+    unaware = NearDuplicates(NearSettings(near_template_min_rows=TRAP_ROWS))
+    print("| template trap | wrongly dropped |\n|---|---|")
+    for title, step, rows in (
+        (f"{TRAP_ROWS} rows alone", NearDuplicates(), trap),
+        (f"among {len(planted)} others", NearDuplicates(), trap + planted),
+        (f"{TRAP_ROWS} rows alone, no templates known", unaware, trap),
+    ):
+        drops, _ = search(step, rows, draw)
+        print(f"| {title} | {sum(drop.id in names for drop in drops) / TRAP_ROWS:.2%} |")
 
 
 def search(step: GlobalStep, rows: list[Row], draw: random.Random) -> tuple[list[Drop], float]:

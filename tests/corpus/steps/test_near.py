@@ -55,8 +55,8 @@ def _planted(language: str, num_rows: int, seed: int = 0) -> list[Row]:
         row = (f"{language}{number}", _say(draw, language, 20), _say(draw, language, 60))
         rows.append(row)
         if number % 4 == 0:
-            edited = (_edit(draw, text, language) for text in row[1:])
-            rows.append((f"{row[0]}+", *edited))
+            prompt, answer = (_edit(draw, text, language) for text in row[1:])
+            rows.append((f"{row[0]}+", prompt, answer))
     return rows
 
 
@@ -139,17 +139,17 @@ def test_rows_of_one_set_share_their_fate():
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_template_is_no_likeness(language: str):
     draw = random.Random(6)
-    template = _say(draw, language, 150)
-    rows = [
-        (f"t{number}", f"{template} {_say(draw, language, 15)}", _say(draw, language, 20))
-        for number in range(400)
-    ]
+    template, ending = _say(draw, language, 150), _say(draw, language, 60)
+    rows: list[Row] = []
+    for number in range(400):
+        message, answer = (_say(draw, language, 15) for _ in range(2))
+        rows.append((f"t{number}", f"{template} {message}", f"{ending} {answer}"))
     message = rows[7][1].removeprefix(template)
     copy = ("copy", template + _edit(draw, message, language), f"{rows[7][2]}!")
     drops = _drops([*rows, copy])
     assert [{drop.id, drop.matched_id} for drop in drops] == [{"t7", "copy"}]
     unaware = NearDuplicates(NearSettings(near_template_min_rows=1000))
-    assert len(_drops(rows, unaware)) == 0
+    assert len(_drops(rows, unaware)) > 300  # the trap is one
 
 
 def test_two_templates_alone_are_told_apart():
