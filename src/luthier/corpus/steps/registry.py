@@ -1,7 +1,6 @@
 """All corpus steps by name, in the order in which they make sense.
 
-Comes in: the settings of the steps. Goes out: steps ready to run, with all that their result depends
-on.
+Comes in: names and settings. Goes out: steps ready to run, and what their results depend on.
 """
 
 from __future__ import annotations
