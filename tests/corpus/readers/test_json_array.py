@@ -93,5 +93,7 @@ def test_broken_row_is_told_that_lines_could_be_skipped(write_bytes, read_all):
 def test_rows_on_one_line_are_told_apart_by_number(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text('[{"a": 1}, {"a": 2},\n{"a": 3}]', encoding="utf-8")
-    origins = [str(origin) for origin, _ in read_json_array(path, pytest.fail)]
+    origins = [
+        str(origin) for origin, _ in read_json_array(path, lambda row: pytest.fail(str(row)))
+    ]
     assert origins == [f"{path}:1", f"{path} row 1", f"{path}:2"]
