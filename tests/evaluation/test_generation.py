@@ -154,6 +154,26 @@ def test_ctrl_c_within_a_character_leaves_the_half_of_it_out(model, tiny_tokeniz
     assert (answer.text, answer.finish_reason) == ("", "interrupted")
 
 
+def test_an_answer_that_is_cut_ends_with_a_whole_character(model, tiny_tokenizer, monkeypatch):
+    first, second = tiny_tokenizer.encode("漆", add_special_tokens=False)[:2]
+    whole = tiny_tokenizer.encode("琴", add_special_tokens=False)
+
+    def cut(self, ids, streamer=None, **given):
+        new = torch.tensor([*whole, first, second])
+        if streamer is not None:
+            streamer.put(ids)
+            for token in new:
+                streamer.put(token[None])
+            streamer.end()
+        return torch.cat([ids, new[None].expand(len(ids), -1)], dim=1)
+
+    monkeypatch.setattr(type(model), "generate", cut)
+    (answer,) = generate_answers(model, tiny_tokenizer, [[20]], GREEDY, NO_STOP)
+    streamed = stream_answer(model, tiny_tokenizer, [20], GREEDY, NO_STOP, lambda _: None)
+    assert (answer.text, answer.finish_reason) == ("琴", "length")
+    assert (streamed.text, streamed.finish_reason) == ("琴", "length")
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 def test_a_look_leaves_the_model_and_the_random_state_alone(
     model, tiny_tokenizer, prompts, is_training

@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 from luthier.core.errors import DataError
 from luthier.core.seeds import derive_seed
 from luthier.evaluation.settings import GenerationSettings
-from luthier.evaluation.text_pieces import TextPieces, decode_answer
+from luthier.evaluation.text_pieces import TextPieces, decode_answer, without_torn_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -228,7 +228,9 @@ def _answer(
     stop = next((place for place, token in enumerate(row) if token in stop_token_ids), None)
     kept = row if stop is None else row[:stop]
     text = decode_answer(tokenizer, kept)
-    return Answer(text, len(kept), "length" if stop is None else "stop")
+    if stop is None:
+        return Answer(without_torn_end(text), len(kept), "length")
+    return Answer(text, len(kept), "stop")
 
 
 class _Stream(BaseStreamer):
@@ -259,7 +261,9 @@ class _Stream(BaseStreamer):
 
     def end(self) -> None:
         """Hand on what was held back. Called by transformers at the end of an answer."""
-        self._show(self._pieces.end())
+        # An answer that was cut may end in half a character: it is left out.
+        if self.stopped:
+            self._show(self._pieces.end())
 
     def _show(self, piece: str) -> None:
         if piece:

@@ -24,6 +24,11 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) 
     return cast(str, text)
 
 
+def without_torn_end(text: str) -> str:
+    """Return a text that was cut between two tokens without the half character at its end."""
+    return text.rstrip(_INCOMPLETE)
+
+
 class TextPieces:
     """Turns a growing list of tokens into pieces of text; joined, they are the decoded list."""
 
@@ -38,7 +43,7 @@ class TextPieces:
         self._token_ids.append(token_id)
         # All of it is decoded each time: some decoders treat a token by what stands before it.
         text = decode_answer(self._tokenizer, self._token_ids)
-        return self._advance(text.rstrip(_INCOMPLETE))
+        return self._advance(without_torn_end(text))
 
     def end(self) -> str:
         """Return what was held back: bytes that became no character stay U+FFFD."""
