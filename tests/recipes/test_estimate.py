@@ -10,7 +10,14 @@ from luthier.models.adapters import ParameterCount, apply_tuning, count_paramete
 from luthier.models.settings import LoraTuning
 from luthier.recipes.config_file import Entry
 from luthier.recipes.config_resolve import resolve
-from luthier.recipes.estimate import EFFICIENCY, Estimate, ModelShape, estimate_run, model_shape
+from luthier.recipes.estimate import (
+    EFFICIENCY,
+    PROCESS_BYTES,
+    Estimate,
+    ModelShape,
+    estimate_run,
+    model_shape,
+)
 
 SHAPE = ModelShape(
     parameters=ParameterCount(trained=100, total=1_000),
@@ -80,7 +87,7 @@ def activations(tokens: int, layers: int, value_bytes: int) -> int:
 )
 def test_memory(values: dict[str, Any], value_bytes: int, expected: int):
     values = {"per_device_train_batch_size": 2, **values}
-    assert estimate([6, 2], value_bytes, **values).memory_bytes == expected
+    assert estimate([6, 2], value_bytes, **values).memory_bytes == PROCESS_BYTES + expected
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

@@ -16,8 +16,11 @@ from luthier.models.adapters import ParameterCount
 from luthier.recipes.run_config import RunConfig
 
 EFFICIENCY = 0.35
-"""Share of the measured matrix rate that the plain loop reached in trials of a 135M model on a
-2-core CPU (benchmarks/estimate.py). A larger model comes closer to 1, so this errs to the slow."""
+"""Share of the measured matrix rate that the plain loop reached with a 135M model on a 2-core CPU
+(benchmarks/estimate.py, docs/benchmarks.md). A larger model comes closer to 1."""
+
+PROCESS_BYTES = 440 * 1024**2
+"""What a process holds once the libraries are loaded, before any model is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Estimate:
         num_steps: Optimiser steps.
         padding_share: Share of the computed positions that hold no token.
         seconds: Time of training alone, without evaluation.
-        memory_bytes: Weights, gradients, optimiser state, and the activations of the worst batch.
+        memory_bytes: The process, weights, gradients, optimiser state, and the activations of the
+            worst training batch.
     """
 
     num_steps: int
@@ -116,7 +120,7 @@ def _memory_bytes(config: RunConfig, shape: ModelShape, worst_tokens: int, value
     activations = worst_tokens * layer_values * kept_layers * value_bytes
     # The logits in the computed type and in float32, and the gradient of both.
     logits = worst_tokens * shape.vocab_size * 2 * (value_bytes + 4)
-    return int(weights + trained + activations + logits)
+    return int(PROCESS_BYTES + weights + trained + activations + logits)
 
 
 def model_shape(model: Any, count: ParameterCount) -> ModelShape:
