@@ -191,5 +191,10 @@ def test_a_retired_folder_that_stays_does_no_harm(
 def test_folders_are_not_flushed_where_the_system_does_not_know_how(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    sync_folder(tmp_path)
+    assert len(flushed) == 1
     monkeypatch.setattr(os, "name", "nt")
     sync_folder(tmp_path / "is not even there")
+    assert len(flushed) == 1

@@ -63,4 +63,8 @@ def test_keys_that_lead_to_code_are_found_at_any_depth(
 
 def test_an_ordinary_config_passes(tmp_path: Path) -> None:
     config = {"model_type": "llama", "rope_scaling": {"type": "yarn"}, "note": "auto_map"}
-    refuse_code(tmp_path, json.loads(json.dumps(config)), trust_remote_code=False)
+    before = json.dumps(config)
+    refuse_code(tmp_path, config, trust_remote_code=False)
+    assert json.dumps(config) == before
+    with pytest.raises(ModelError, match="own Python code"):
+        refuse_code(tmp_path, config | {"auto_map": {}}, trust_remote_code=False)

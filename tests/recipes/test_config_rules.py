@@ -88,7 +88,9 @@ def test_every_rule_names_a_setting():
 def test_a_default_that_is_spelled_out_breaks_no_rule(resolve_text: Resolve):
     text = "eval_strategy: auto\nstratify_by: length\ndataset_dir: data\nsave_total_limit: null\n"
     text += "mask_history: false\nper_device_eval_batch_size: 8\nlora_rank: 8\n"
-    resolve_text(f"model_name_or_path: m\nadapter_name_or_path: out\n{text}")
+    resolved = resolve_text(f"model_name_or_path: m\nadapter_name_or_path: out\n{text}")
+    assert resolved.config.data.stratify_by == "length"
+    assert "stratify_by" in resolved.where
 
 
 @pytest.mark.parametrize(

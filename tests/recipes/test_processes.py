@@ -15,8 +15,10 @@ WriteFile = Callable[[str, "str | bytes"], Path]
 
 
 def test_one_process_is_fine():
-    refuse_many_processes({})
-    refuse_many_processes({"WORLD_SIZE": "1", "RANK": "0"})
+    for environment in ({}, {"WORLD_SIZE": "1", "RANK": "0"}):
+        refuse_many_processes(environment)
+        with pytest.raises(SettingsError, match="trains in one process"):
+            refuse_many_processes(environment | {"WORLD_SIZE": "2"})
 
 
 def test_many_processes_are_refused():

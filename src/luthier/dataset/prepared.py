@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.conversation import Rejection
 from luthier.contracts.notice import Notice
+from luthier.core.cache import cache_folder
 from luthier.core.errors import LuthierError
 from luthier.core.files import STAGING_PREFIX, staged_folder, write_json
 from luthier.core.hashing import hash_file
@@ -64,8 +64,7 @@ def prepared_root(prepared_dir: str | None) -> Path:
     """Return the folder that holds all prepared data: the setting's, else luthier's cache."""
     if prepared_dir is not None:
         return Path(prepared_dir).expanduser()
-    cache = os.environ.get("LUTHIER_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "luthier") / "prepared"
+    return cache_folder("prepared")
 
 
 def write_prepared(
