@@ -5,6 +5,7 @@ import json
 from collections import namedtuple
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from luthier.dataset.prepared import (
     disk_errors,
     prepared_root,
     read_prepared,
+    row_lengths,
     write_prepared,
 )
 from luthier.dataset.row_table import Row, to_dataset
@@ -136,3 +138,10 @@ def test_progress_bars_are_left_as_they_were(folder):
         choose()
         write(folder, train=1)
         assert are_progress_bars_disabled() is is_disabled
+
+
+def test_lengths_are_a_list_that_is_read_once():
+    rows = datasets.Dataset.from_dict({"length": [3, 1, 2]})
+    lengths = row_lengths(rows)
+    assert type(lengths) is list
+    assert lengths == [3, 1, 2]

@@ -137,9 +137,10 @@ def _counts(found: Inspection) -> Table:
 
 
 def _histogram(found: Inspection) -> Table:
+    from luthier.dataset.prepared import row_lengths
     from luthier.recipes.inspection import length_histogram
 
-    bins = length_histogram(found.data.prepared.train["length"])
+    bins = length_histogram(row_lengths(found.data.prepared.train))
     most = max(count for _, _, count in bins)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("length in tokens", justify="right")

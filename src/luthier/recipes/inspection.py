@@ -12,6 +12,7 @@ import torch
 from luthier.contracts.notice import Notice
 from luthier.core.errors import ModelError
 from luthier.core.seeds import derive_seed
+from luthier.dataset.prepared import row_lengths
 from luthier.engine.precision import Precision, choose_device, choose_precision
 from luthier.evaluation.token_losses import token_losses
 from luthier.models.adapters import apply_tuning, count_parameters
@@ -66,7 +67,7 @@ def inspect_run(
     rows = tuple(show_row(row, data.tokenizer, values) for row, values in shown)
     rates = measure_matrix_rates()
     rate = rates.get(precision.name, rates["fp32"]) * 1e9
-    estimate = estimate_run(config, train["length"], shape, rate, precision.dtype.itemsize)
+    estimate = estimate_run(config, row_lengths(train), shape, rate, precision.dtype.itemsize)
     notices = (*data.notices, *([notice] if notice else []))
     return Inspection(data, rows, shape, estimate, precision.name, notices)
 

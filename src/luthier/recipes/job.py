@@ -17,6 +17,7 @@ from luthier.batches.stream import evaluation_batches
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import Evaluator
 from luthier.core.seeds import derive_seed
+from luthier.dataset.prepared import row_lengths
 from luthier.engine.precision import Precision, choose_device, choose_precision
 from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.models.adapters import ParameterCount, apply_tuning, count_parameters
@@ -97,7 +98,7 @@ def build_evaluator(job: Job) -> Evaluator | None:
     if rows is None:
         return None
     collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
-    lengths = rows["length"]
+    lengths = row_lengths(rows)
     return ValidationLoss(
         batches=lambda: evaluation_batches(rows, lengths, collate, job.config.batches),
         objective=SupervisedFineTuning(),

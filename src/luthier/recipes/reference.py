@@ -10,6 +10,7 @@ from luthier.batches.collate import CausalLMCollator
 from luthier.batches.sampling import EpochBatchSampler
 from luthier.batches.stream import make_loader
 from luthier.contracts.training import Observer, Progress
+from luthier.dataset.prepared import row_lengths
 from luthier.engine.schedule import cadence, count_steps
 from luthier.engine.transformers_trainer import ReferenceRun, train_with_transformers
 from luthier.objectives.sft import SupervisedFineTuning
@@ -25,7 +26,7 @@ def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
     It writes no checkpoints and goes on from none: `config_rules.py` refuses such settings.
     """
     config, rows = job.config, job.data.prepared.train
-    lengths = rows["length"]
+    lengths = row_lengths(rows)
     batches = config.batches
     sampler = EpochBatchSampler(
         lengths, batches.per_device_train_batch_size, config.run.seed, batches.group_by_length

@@ -20,6 +20,7 @@ from luthier.checkpoints.store import CheckpointStore, RunState
 from luthier.contracts.training import Observer, Progress, StopRequest
 from luthier.core.errors import RunError
 from luthier.core.seeds import derive_seed
+from luthier.dataset.prepared import row_lengths
 from luthier.engine.loop import Training, train
 from luthier.engine.metrics_file import MetricsFile, read_metrics
 from luthier.engine.optimizer import build_optimizer
@@ -139,7 +140,7 @@ def train_by_loop(
     """Train with luthier's own loop."""
     config, rows = job.config, job.data.prepared.train
     collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
-    lengths = rows["length"]
+    lengths = row_lengths(rows)
     batches = BatchStream(rows, lengths, collate, config.batches, config.run.seed)
     optimizer = build_optimizer(
         job.model,
