@@ -69,9 +69,7 @@ def main() -> None:
     pools = {language: sentences(language, options.data) for language in ("en", "zh")}
     print(f"{cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"sentences: {', '.join(f'{name} {len(pool)}' for name, pool in pools.items())}\n")
-    planted = [
-        row for name, pool in pools.items() for row in plant(draw, name, pool, options.rows // 2)
-    ]
+    planted = plant_all(draw, pools, options.rows)
     print("| rows | recall en | recall zh | precision en | precision zh | CPU s | peak MB |")
     print("|---|---|---|---|---|---|---|")
     drops, seconds = search(NearDuplicates(), planted, draw)
@@ -90,6 +88,18 @@ def main() -> None:
     ):
         drops, _ = search(step, rows, draw)
         print(f"| {title} | {sum(drop.id in names for drop in drops) / TRAP_ROWS:.2%} |")
+
+
+def make_rows(draw: random.Random, data: Path, num_rows: int) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the benchmark: those with planted duplicates, and the template trap."""
+    pools = {language: sentences(language, data) for language in ("en", "zh")}
+    return plant_all(draw, pools, num_rows), make_trap(draw, pools["en"])
+
+
+def plant_all(draw: random.Random, pools: dict[str, list[Words]], num_rows: int) -> list[Row]:
+    """Return rows with planted duplicates, each language's share of them in turn."""
+    share = num_rows // len(pools)
+    return [row for name, pool in pools.items() for row in plant(draw, name, pool, share)]
 
 
 def search(step: GlobalStep, rows: list[Row], draw: random.Random) -> tuple[list[Drop], float]:

@@ -19,7 +19,7 @@ from luthier.core.errors import (
     SettingsError,
 )
 
-COMMANDS = ("train", "inspect", "config", "chat", "generate", "doctor", "demo")
+COMMANDS = ("train", "prepare", "inspect", "config", "chat", "generate", "doctor", "demo")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from luthier.contracts.conversation import (
     Corpus,
     Message,
     Origin,
+    Record,
     Rejection,
 )
 
@@ -58,3 +59,20 @@ def test_a_corpus_counts_rejections_most_frequent_first() -> None:
     corpus.formats["alpaca"] += 2
     assert Corpus() == Corpus(), "no two corpora share a list"
     assert Corpus().num_dropped() == {}
+
+
+def test_a_conversation_as_a_record_has_the_same_key() -> None:
+    found = conversation(("user", "q"), ("assistant", "a"))
+    assert Record(Origin("b.json", 7), found.messages).key() == found.key()
+
+
+def test_what_makes_a_record_another_one() -> None:
+    turns = (Message("user", "q"), Message("assistant", "a"))
+    origin = Origin("a.json", 0)
+    changes: list[dict[str, Any]] = [
+        *({}, {"text": "a"}, {"label": True}, {"label": False}, {"tools": "[]"}),
+        *({"chosen": turns}, {"rejected": turns}, {"chosen": turns, "rejected": turns}),
+    ]
+    assert len({Record(origin, turns, **change).key() for change in changes}) == len(changes)
+    calling = (Message("user", "q"), Message("assistant", "a", 1.0, "[]"))
+    assert Record(origin, calling).key() != Record(origin, turns).key()

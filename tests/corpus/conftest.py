@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from luthier.contracts.conversation import Origin, Rejection
+from luthier.contracts.corpus_step import Columns
 from luthier.corpus.bad_rows import OnBadRow
 
 Reader = Callable[[Path, OnBadRow], Iterator[tuple[Origin, dict[str, Any]]]]
@@ -55,3 +56,31 @@ def write_rows(tmp_path: Path) -> WriteRows:
         return path
 
     return write
+
+
+MakeColumns = Callable[..., Columns]
+
+
+@pytest.fixture
+def make_columns() -> MakeColumns:
+    """Return rows of the canonical record, each of a prompt and an answer, with other columns."""
+
+    def make(rows: list[tuple[str, str]], source: str = "a.jsonl", **others: list[Any]) -> Columns:
+        nothing: list[Any] = [None] * len(rows)
+        turns = [[_turn("user", prompt), _turn("assistant", answer)] for prompt, answer in rows]
+        columns = {
+            "id": [f"{source}#{number}" for number in range(len(rows))],
+            "source": [source] * len(rows),
+            "origin": [f"raw/{source}:{number + 1}" for number in range(len(rows))],
+            "messages": turns,
+            **{name: list(nothing) for name in ("text", "chosen", "rejected", "label", "tools")},
+            **{name: list(nothing) for name in ("category", "language", "task")},
+            "weight": [1.0] * len(rows),
+        }
+        return columns | others
+
+    return make
+
+
+def _turn(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content, "weight": 1.0}

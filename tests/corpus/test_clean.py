@@ -9,7 +9,7 @@ import pytest
 
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
 from luthier.core.errors import DataError
-from luthier.corpus.clean import Cleaned, clean, corpus_of
+from luthier.corpus.clean import Cleaned, clean
 from luthier.corpus.pipeline import PlannedStep
 from luthier.corpus.readers.source import Source
 from luthier.corpus.record import select
@@ -59,14 +59,6 @@ def test_every_row_is_left_or_dropped_with_a_reason(sources: list[Source], tmp_p
     assert cleaned.rows_read == 4
     assert cleaned.rows_left == 2
     assert cleaned.num_dropped() == {"wrong_type": 1, "asks_back": 1}
-
-
-def test_training_gets_the_rows_and_the_reasons(sources: list[Source], tmp_path: Path):
-    corpus = corpus_of(run(sources, tmp_path / "root"))
-    assert [row.messages[-1].content for row in corpus.conversations] == ["a4", "a1"]
-    assert corpus.num_rows_read == 4
-    reasons = {(r.reason, Path(r.origin.file).name, r.origin.line) for r in corpus.rejections}
-    assert reasons == {("wrong_type", "a.jsonl", 1), ("asks_back", "b.jsonl", 2)}
 
 
 def test_the_order_of_the_sources_does_not_matter(sources: list[Source], tmp_path: Path):

@@ -13,7 +13,7 @@ from luthier.corpus.readers.source import Source
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("rows.json", "parts/a.jsonl", "parts/b.jsonl", "notes.txt"):
+    for name in ("rows.json", "parts/a.jsonl", "parts/b.jsonl", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("[]")
     return tmp_path
@@ -50,8 +50,8 @@ def test_entries_as_llama_factory_writes_them(folder: Path):
         ),
         Source("openai", folder / "rows.json", format="sharegpt"),
         Source("hub", hub="o/n", splits=("train_sft",), subset="en", folder="f"),
-        Source("parts", folder / "parts/a.jsonl"),
-        Source("parts", folder / "parts/b.jsonl"),
+        Source("parts", folder / "parts/a.jsonl", part="a.jsonl"),
+        Source("parts", folder / "parts/b.jsonl", part="b.jsonl"),
     ]
 
 
@@ -103,7 +103,7 @@ def test_damaged_catalogue(tmp_path: Path, text: str, message: str):
         ({"script_url": "load.py"}, "'bad' names script_url, which luthier does not follow"),
         ({"columns": {}}, "'bad' names neither file_name nor hf_hub_url"),
         ({"file_name": "row.json"}, r"no such file or folder.*\n  Did you mean .*rows\.json"),
-        ({"file_name": "notes.txt"}, r"notes\.txt: files of the kind \.txt can't be read"),
+        ({"file_name": "notes.md"}, r"notes\.md: files of the kind \.md can't be read"),
         ({"file_name": "../rows.json"}, r"the path '\.\./rows\.json' leads out of the folder"),
     ],
 )
@@ -127,3 +127,26 @@ def test_link_within_a_named_folder_may_not_lead_out(folder: Path, tmp_path_fact
     _info(folder, parts={"file_name": "parts"})
     with pytest.raises(DataError, match="leads out of the folder"):
         read_dataset_info(["parts"], folder)
+
+
+@pytest.mark.parametrize(
+    ("entry", "columns"),
+    [
+        ({"ranking": True}, {"chosen": "chosen", "rejected": "rejected"}),
+        ({"ranking": True, "columns": {"chosen": "c"}}, {"chosen": "c", "rejected": "rejected"}),
+        ({"columns": {"kto_tag": "ok"}}, {"kto_tag": "ok"}),
+        ({"columns": {"tools": "t", "messages": "m"}}, {"tools": "t", "messages": "m"}),
+    ],
+)
+def test_entries_of_other_stages_where_they_are_asked_for(
+    folder: Path, entry: dict[str, Any], columns: dict[str, str]
+):
+    _info(folder, other={"file_name": "rows.json", **entry})
+    (source,) = read_dataset_info(["other"], folder, any_kind=True)
+    assert source.columns == columns
+
+
+def test_pictures_are_refused_whatever_is_asked_for(folder: Path):
+    _info(folder, bad={"file_name": "rows.json", "columns": {"images": "i"}})
+    with pytest.raises(DataError, match="'bad' has images, which this stage can't use"):
+        read_dataset_info(["bad"], folder, any_kind=True)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.contracts.conversation import Conversation, Message, Origin
+from luthier.contracts.conversation import Conversation, Message, Origin, Record
 from luthier.corpus.bad_rows import MENDS
-from luthier.corpus.filters import FILTERS, short_answer, why_dropped
+from luthier.corpus.filters import FILTERS, empty_text, short_answer, why_dropped
 from luthier.corpus.settings import CorpusSettings
 
 
@@ -45,6 +45,31 @@ def test_lecture_filter_is_six():
         keeps = len(answer.strip()) > 5  # the lecture's keep_example
         is_kept = why_dropped(_chat(answer), CorpusSettings(min_answer_chars=6)) is None
         assert is_kept == keeps
+
+
+def test_of_ranked_answers_the_better_one_counts():
+    asked, good, bad = Message("user", "q"), Message("assistant", "good"), Message("assistant", "")
+    settings = CorpusSettings(min_answer_chars=2)
+    row = Record(Origin("a", 0), (asked,), chosen=(good,), rejected=(bad,))
+    assert why_dropped(row, settings) is None
+    row = Record(Origin("a", 0), (asked,), chosen=(bad,), rejected=(good,))
+    assert why_dropped(row, settings) == (
+        "short_answer",
+        "the answer has 0 characters, min_answer_chars is 2",
+    )
+
+
+def test_calls_of_tools_are_an_answer():
+    turns = (Message("user", "q"), Message("assistant", "", 1.0, "[]"))
+    assert why_dropped(Record(Origin("a", 0), turns), CorpusSettings()) is None
+
+
+def test_blank_texts():
+    settings = CorpusSettings(min_answer_chars=6)
+    assert why_dropped(Record(Origin("a", 0), text="a"), settings) is None
+    blank = Record(Origin("a", 0), text=" \n")
+    assert why_dropped(blank, settings) == ("empty_text", "the text is blank")
+    assert empty_text(_chat("a"), settings) is None
 
 
 def test_each_filter_has_a_mend():

@@ -8,10 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from luthier.contracts.conversation import Conversation, Message, Origin
+from luthier.contracts.conversation import Message, Origin, Record
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.corpus.pipeline import DROPPED, Part, PlannedStep, StepOutcome, run_steps
-from luthier.corpus.record import columns_of, read_parts, select
+from luthier.corpus.parts import read_parts
+from luthier.corpus.pipeline import Part, PlannedStep, StepOutcome, dropped_paths, run_steps
+from luthier.corpus.record import columns_of, select
+from luthier.corpus.runners import Processes
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ STEPS = [
 
 def batches(size: int = 2) -> list[Part]:
     rows = [
-        Conversation(
-            (Message("user", f"{i}?"), Message("assistant", a)), Origin("f.jsonl", i, i + 1)
-        )
+        Record(Origin("f.jsonl", i, i + 1), (Message("user", f"{i}?"), Message("assistant", a)))
         for i, a in enumerate(ANSWERS)
     ]
     parts = [columns_of(rows[i : i + size], "f.jsonl") for i in range(0, len(rows), size)]
@@ -101,11 +101,11 @@ def test_every_row_is_accounted_for(tmp_path: Path):
 
 def test_dropped_rows_are_kept_with_reason_and_content(tmp_path: Path):
     last = run(tmp_path)[-1]
-    gone = pq.read_table(last.folder / DROPPED).to_pydict()
-    assert gone["id"] == ["f.jsonl#2", "f.jsonl#4"]
-    assert gone["matched_id"] == ["f.jsonl#0", "f.jsonl#3"]
-    assert gone["reason"] == ["dup_exact"] * 2
-    assert gone["messages"][0][-1]["content"] == "YES, IT IS"
+    gone = [row for path in dropped_paths(last.folder) for row in pq.read_table(path).to_pylist()]
+    assert [row["id"] for row in gone] == ["f.jsonl#2", "f.jsonl#4"]
+    assert [row["matched_id"] for row in gone] == ["f.jsonl#0", "f.jsonl#3"]
+    assert [row["reason"] for row in gone] == ["dup_exact"] * 2
+    assert gone[0]["messages"][-1]["content"] == "YES, IT IS"
 
 
 def test_nothing_is_done_twice(tmp_path: Path):
@@ -134,7 +134,7 @@ def test_a_damaged_result_is_made_again(tmp_path: Path):
 
 def test_the_same_for_any_number_of_workers(tmp_path: Path):
     one = run(tmp_path / "one")
-    two = run(tmp_path / "two", num_workers=2)
+    two = run(tmp_path / "two", runner=Processes(2))
     assert [o.account.files for o in one] == [o.account.files for o in two]
 
 
@@ -152,4 +152,5 @@ def test_progress_is_told(tmp_path: Path):
     told: list[tuple[str, int, int]] = []
     run(tmp_path, report=lambda *facts: told.append(facts))
     assert ("shout", 6, 6) in told
+    assert ("same: looking", 5, 5) in told
     assert told[0] == ("read", 2, 0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from luthier.contracts.conversation import Message
 from luthier.corpus.bad_rows import RowError
 from luthier.corpus.layouts import ROLE_NAMES, TurnsLayout
-from luthier.corpus.turns import check_order, read_turns, text_of, weight_of
+from luthier.corpus.turns import check_order, read_answer, read_turns, text_of, weight_of
 
 _MESSAGES = TurnsLayout("messages", "messages", "role", "content", ROLE_NAMES)
 _SHAREGPT = TurnsLayout("sharegpt", "conversations", "from", "value", ROLE_NAMES)
@@ -56,8 +58,10 @@ def test_speakers(speaker: str, role: str):
         ([_turn("user", [{"type": "text"}])], "wrong_type", r"\.content is a list, text"),
         ([_turn(5)], "wrong_type", r"messages\[0\]\.role is the number 5"),  # type: ignore[arg-type]
         ([_turn("narrator")], "unknown_role", r"role is 'narrator' \(known: system, user"),
-        ([_turn("function_call")], "unknown_role", "role is 'function_call'"),
-        ([_turn("assistant", tool_calls=[{}])], "unsupported_field", r"\[0\]\.tool_calls is not"),
+        ([_turn("assistant", tool_calls=5)], "wrong_type", r"\[0\]\.tool_calls is the number 5"),
+        ([_turn("assistant", function_call={"name": "f"})], "unsupported_field", "function_call"),
+        ([_turn("user", None, tool_calls=[])], "wrong_type", r"\.content is null"),
+        ([{"role": "function_call"}], "missing_field", r"messages\[0\] has no content"),
         ([_turn("assistant", reasoning_content="hm")], "unsupported_field", "reasoning_content"),
         ([_turn("assistant", weight=-1)], "wrong_type", r"messages\[0\]\.weight is the number -1"),
     ],
@@ -71,6 +75,50 @@ def test_turns_that_cannot_be_used(value: Any, reason: str, detail: str):
 def test_empty_extras_are_no_hindrance():
     turn = _turn("assistant", "x", tool_calls=None, reasoning_content="", name="A")
     assert read_turns([turn], _MESSAGES) == [Message("assistant", "x")]
+
+
+@pytest.mark.parametrize("extra", [{}, {"content": None}, {"content": ""}])
+def test_calls_of_tools_are_kept_as_json(extra: dict[str, Any]):
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    (turn,) = read_turns([{"role": "assistant", "tool_calls": [call], **extra}], _MESSAGES)
+    assert (turn.role, turn.content, turn.weight) == ("assistant", "", 1.0)
+    assert turn.tool_calls is not None
+    assert json.loads(turn.tool_calls) == [call]
+
+
+def test_the_speaker_of_calls_is_the_assistant():
+    call = {"name": "f", "arguments": {"x": 1}}
+    (turn,) = read_turns([{"from": "function_call", "value": json.dumps(call)}], _SHAREGPT)
+    assert (turn.role, turn.content) == ("assistant", "")
+    assert turn.tool_calls is not None
+    assert json.loads(turn.tool_calls) == [call]
+    layout = replace(_SHAREGPT, call="calls")
+    assert read_turns([{"from": "calls", "value": call}], layout) == [turn]
+
+
+def test_turns_elsewhere_are_named_by_their_place():
+    with pytest.raises(RowError, match=r"chosen\[0\]\.role is 'x'"):
+        read_turns([_turn("x")], _MESSAGES, "chosen")
+
+
+@pytest.mark.parametrize("value", ["a", _turn("assistant", "a"), [_turn("assistant", "a")]])
+@pytest.mark.parametrize("layout", [_MESSAGES, _SHAREGPT])
+def test_answers_in_a_field_of_their_own(value: Any, layout: TurnsLayout):
+    assert read_answer(value, layout, "completion") == [Message("assistant", "a")]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "detail"),
+    [
+        (None, "wrong_type", "completion is null, text, a message or a list of them"),
+        ([], "no_answer", "completion is empty"),
+        ([5], "wrong_type", r"completion\[0\] is the number 5"),
+    ],
+)
+def test_answers_that_cannot_be_used(value: Any, reason: str, detail: str):
+    with pytest.raises(RowError, match=detail) as caught:
+        read_answer(value, _MESSAGES, "completion")
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("letters", ["ua", "sua", "uaua", "uatau", "uattaua"])
@@ -109,6 +157,8 @@ def test_blank_answers_at_the_end_or_without_weight_are_left_to_others():
     check_order(_order("uA"), ends_with="assistant")
     silent = [Message("user", "x"), Message("assistant", "", 0.0), *_order("ua")]
     check_order(silent, ends_with="assistant")
+    calling = [Message("user", "x"), Message("assistant", "", 1.0, "[]"), *_order("ta")]
+    check_order(calling, ends_with="assistant")
 
 
 def test_prompt_that_ends_with_the_answer():

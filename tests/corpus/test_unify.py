@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.contracts.conversation import Message, Origin
+from luthier.contracts.conversation import Message, Origin, Record
 from luthier.corpus.bad_rows import RowError
-from luthier.corpus.layouts import FlatLayout, TurnsLayout
+from luthier.corpus.layouts import FlatLayout, RecordLayout, TextLayout, TurnsLayout
+from luthier.corpus.readers.source import Source
+from luthier.corpus.record import columns_of, to_table
 from luthier.corpus.settings import CorpusSettings
-from luthier.corpus.unify import RowColumns, conversation_from_row, prompt_from_row
+from luthier.corpus.unify import (
+    RowColumns,
+    conversation_from_row,
+    prompt_from_row,
+    record_from_row,
+)
 
 _ORIGIN = Origin("a.json", 0, 1)
 _ALPACA = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
@@ -175,6 +184,200 @@ def test_columns_of_settings():
     assert RowColumns.of(settings) == RowColumns("t", {"a": 2}, None)
     assert RowColumns.of(settings.model_copy(update={"val_size": 0.1})).category == "kind"
     assert RowColumns.of(CorpusSettings(val_size=0.1)) == RowColumns()
+    source = Source("a", path=Path("a.json"), columns={"category": "topic"}, category="x")
+    found = RowColumns.of(CorpusSettings(), source)
+    assert (found.source_category, found.fixed_category) == ("topic", "x")
+
+
+_QUESTION = Message("user", "q")
+_GOOD, _BAD = Message("assistant", "a"), Message("assistant", "b")
+_MESSAGES = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+_SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+_OTHER = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]
+_PAIR = {"chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "q", "input": "", **_PAIR},
+        {"instruction": "q", "output": "seen", **_PAIR},
+        {"prompt": "q", **_PAIR},
+        {"question": "q", **_PAIR},
+        {"messages": _MESSAGES[:1], **_PAIR},
+        {"messages": _MESSAGES[:1], "chosen": _MESSAGES[1], "rejected": _OTHER[1]},
+        {"messages": _MESSAGES[:1], "chosen": _MESSAGES[1:], "rejected": _OTHER[1:]},
+        {
+            "conversations": _SHAREGPT[:1],
+            "chosen": _SHAREGPT[1],
+            "rejected": {"from": "gpt", "value": "b"},
+        },
+        {"prompt": _MESSAGES[:1], "chosen": _MESSAGES[1:], "rejected": _OTHER[1:]},
+        {"chosen": _MESSAGES, "rejected": _OTHER},
+        {"prompt": "q", "chosen": _MESSAGES, "rejected": _OTHER, "messages": _MESSAGES},
+    ],
+)
+def test_preference_rows(row: dict[str, Any]):
+    assert record_from_row(row, _ORIGIN) == Record(
+        _ORIGIN, (_QUESTION,), chosen=(_GOOD,), rejected=(_BAD,)
+    )
+    with pytest.raises(RowError) as caught:
+        conversation_from_row(row, _ORIGIN)
+    assert caught.value.reason == "preference_data"
+
+
+def test_both_sides_of_a_preference_are_conversations():
+    row = {"messages": _MESSAGES, "chosen": "a", "rejected": "b"}
+    with pytest.raises(RowError, match="message 2 is from assistant, after a assistant message"):
+        record_from_row(row, _ORIGIN)
+    flat = FlatLayout("alpaca", "instruction", "output", sides=("good", "bad"))
+    found = record_from_row({"instruction": "q", "good": "a", "bad": "b"}, _ORIGIN, layout=flat)
+    assert found.chosen == (_GOOD,)
+    with pytest.raises(RowError, match=r"the field bad is missing \(found: instruction, good\)"):
+        record_from_row({"instruction": "q", "good": "a"}, _ORIGIN, layout=flat)
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"prompt": "q", "completion": "a", "label": True}, True),
+        ({"prompt": "q", "completion": "a", "label": "false"}, False),
+        ({"messages": _MESSAGES, "kto_tag": False}, False),
+        ({"instruction": "q", "output": "a", "kto_tag": "True"}, True),
+        ({"prompt": _MESSAGES[:1], "completion": _MESSAGES[1:], "label": False}, False),
+    ],
+)
+def test_judged_answers(row: dict[str, Any], label: bool):
+    assert record_from_row(row, _ORIGIN) == Record(_ORIGIN, (_QUESTION, _GOOD), label=label)
+    with pytest.raises(RowError, match="is a verdict on the answer") as caught:
+        conversation_from_row(row, _ORIGIN)
+    assert caught.value.reason == "preference_data"
+
+
+def test_texts():
+    row = {"text": " a\n", "weight": 0.5, "kind": "web"}
+    columns = RowColumns(task="kind", task_weights={"web": 3})
+    found = record_from_row(row, _ORIGIN, columns=columns)
+    assert found == Record(_ORIGIN, text=" a\n", weight=0.5, task="web")
+    with pytest.raises(RowError, match="text is the number 5, text is needed"):
+        record_from_row({"text": 5}, _ORIGIN)
+    layout = TextLayout(text="body")
+    with pytest.raises(RowError, match=r"the field body is missing \(found: text\)"):
+        record_from_row({"text": "a"}, _ORIGIN, layout=layout)
+    for declared in (None, layout):
+        with pytest.raises(RowError, match="no format that is known") as caught:
+            conversation_from_row({"text": "a"}, _ORIGIN, layout=declared)
+        assert caught.value.reason == "unknown_format"
+
+
+_CALL = {"name": "f", "arguments": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("turns", "place"),
+    [
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+                    {"role": "tool", "content": "r"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+            r"messages\[1\]\.tool_calls is not supported",
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "q"},
+                    {"from": "function_call", "value": json.dumps(_CALL)},
+                    {"from": "observation", "value": "r"},
+                    {"from": "gpt", "value": "a"},
+                ]
+            },
+            r"conversations\[1\]\.value is not supported",
+        ),
+    ],
+)
+def test_tools_and_calls_are_kept_and_not_trained_on(turns: dict[str, Any], place: str):
+    tools = [{"name": "f", "parameters": {}}]
+    record = record_from_row({**turns, "tools": tools, "system": "s"}, _ORIGIN)
+    assert record.tools is not None
+    assert json.loads(record.tools) == tools
+    assert [turn.role for turn in record.messages] == [
+        *("system", "user", "assistant", "tool", "assistant")
+    ]
+    calls = record.messages[2].tool_calls
+    assert calls is not None
+    assert json.loads(calls) == [_CALL]
+    with pytest.raises(RowError, match="the field tools would be left out"):
+        conversation_from_row({**turns, "tools": tools}, _ORIGIN)
+    for more in ({}, {"system": "s"}):
+        with pytest.raises(RowError, match=place) as caught:
+            conversation_from_row({**turns, **more}, _ORIGIN)
+        assert caught.value.reason == "unsupported_field"
+
+
+def test_a_prompt_must_not_call_tools_either():
+    calling = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+    turns = [_MESSAGES[0], calling, {"role": "tool", "content": "r"}]
+    with pytest.raises(RowError, match=r"messages\[1\]\.tool_calls is not supported"):
+        prompt_from_row({"messages": turns})
+    with pytest.raises(RowError, match="the field tools would be left out"):
+        prompt_from_row({"messages": _MESSAGES[:1], "tools": [_CALL]})
+
+
+def _prepared(record: Record) -> dict[str, Any]:
+    return to_table(columns_of([record], "a.json")).to_pylist()[0]
+
+
+def test_prepared_rows_are_records_and_train():
+    record = Record(Origin("raw/a.json", 4, 9), (_QUESTION, _GOOD), task="math", category="c")
+    layout, columns = RecordLayout(), RowColumns(task="kind", task_weights={"math": 0.5})
+    row = {**_prepared(record), "kind": "other"}
+    assert record_from_row(row, _ORIGIN, layout=layout, columns=columns) == record
+    found = conversation_from_row(row, _ORIGIN, layout=layout, columns=columns)
+    assert (found.origin, found.task, found.category) == (record.origin, "math", "c")
+    assert found.weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (Record(_ORIGIN, (_QUESTION,), chosen=(_GOOD,), rejected=(_BAD,)), "preference_data"),
+        (Record(_ORIGIN, (_QUESTION, _GOOD), label=True), "preference_data"),
+        (Record(_ORIGIN, text="a"), "unknown_format"),
+        (Record(_ORIGIN, (_QUESTION, _GOOD), tools="[{}]"), "unsupported_field"),
+        (Record(_ORIGIN, (_QUESTION, Message("assistant", "", 1, "[]"))), "unsupported_field"),
+    ],
+)
+def test_prepared_rows_of_other_stages(record: Record, reason: str):
+    assert record_from_row(_prepared(record), _ORIGIN, layout=RecordLayout()) == record
+    with pytest.raises(RowError) as caught:
+        conversation_from_row(_prepared(record), _ORIGIN, layout=RecordLayout())
+    assert caught.value.reason == reason
+
+
+def test_prepared_rows_that_say_nothing():
+    with pytest.raises(RowError, match="there is no user message"):
+        record_from_row(_prepared(Record(_ORIGIN)), _ORIGIN, layout=RecordLayout())
+
+
+def test_category_of_the_source():
+    row = {**_ALPACA, "topic": "x", "kind": "y"}
+
+    def category(**columns: Any) -> str | None:
+        return record_from_row(row, _ORIGIN, columns=RowColumns(**columns)).category
+
+    assert category() is None
+    assert category(source_category="topic") == "x"
+    assert category(source_category="gone") is None
+    assert category(fixed_category="z", source_category="topic") == "z"
+    assert category(category="kind") == "y"
+    assert category(category="gone", source_category="topic") == "x"
+    with pytest.raises(RowError, match=r"the field gone \(stratify_by\) is missing"):
+        category(category="gone", source_category="away")
 
 
 @pytest.mark.parametrize(

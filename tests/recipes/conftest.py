@@ -20,6 +20,7 @@ from luthier.recipes.run_config import RunConfig
 if TYPE_CHECKING:
     from luthier.dataset.prepare import Prepared
     from luthier.models.adapters import ParameterCount
+    from luthier.recipes.corpus import PreparedCorpus
     from luthier.recipes.train import TrainResult
 
 WriteFile = Callable[[str, str | bytes], Path]
@@ -85,6 +86,7 @@ class Recorder:
         self.said: list[str] = []
         self.notices: list[Notice] = []
         self.work: list[tuple[str, int, int]] = []
+        self.corpora: list[PreparedCorpus] = []
         self.prepared: Prepared | None = None
         self.parameters: ParameterCount | None = None
         self.started_at = -1
@@ -102,6 +104,9 @@ class Recorder:
 
     def notice(self, notice: Notice) -> None:
         self.notices.append(notice)
+
+    def corpus(self, corpus: PreparedCorpus) -> None:
+        self.corpora.append(corpus)
 
     def data(self, prepared: Prepared) -> None:
         self.prepared = prepared

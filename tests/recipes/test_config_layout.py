@@ -75,6 +75,9 @@ def test_which_settings_take_brackets():
     assert taking == {
         *("train_file", "val_file", "dataset", "task_weights", "report_to"),
         *("lora_target", "additional_target", "freeze_extra_modules"),
+        *("sources", "steps", "step_settings", "quality_report_only", "languages", "pii_kinds"),
+        *("pii_phone_regions", "pii_allow", "exact_source_priority", "decontaminate_files"),
+        "sample_weights",
     }
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from luthier.core.errors import SettingsError
+from luthier.corpus.steps.registry import STEPS
 from luthier.recipes.config_layout import leaves
 from luthier.recipes.config_resolve import ResolvedConfig, resolve_file
-from luthier.recipes.config_rules import RULES
+from luthier.recipes.config_rules import RULES, STEP_RULES
+from luthier.recipes.run_config import STEP_SETTINGS
 from luthier.recipes.run_folder import write_run_yaml
 
 Resolve = Callable[..., ResolvedConfig]
@@ -61,7 +63,38 @@ CASES = [
     ("use_rslora", "use_rslora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("use_dora", "use_dora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("additional_target", "additional_target: lm_head", ADAPTER, HAS_ITS_OWN, ""),
+    ("split_likeness", "split_likeness: 0.5", "val_size: 0.1", "is set, and no corpus is split",
+     "steps: [near]\nval_size: 0.1"),
 ]  # fmt: skip
+
+STEP_CASES = {
+    "repair": "repair_encoding: false",
+    "schema": "schema_action: report",
+    "quality": "quality_max_symbols: 0.5",
+    "language": "languages: [zh, en]",
+    "pii": "pii_action: drop",
+    "exact": "exact_source_priority: [own]",
+    "near": "near_threshold: 0.7",
+    "semantic": "semantic_scope: prompt",
+    "decontaminate": "decontaminate_files: [test.jsonl]",
+    "sample": "sample_size: 100",
+}
+
+
+@pytest.mark.parametrize(("step", "line"), STEP_CASES.items())
+def test_a_setting_of_a_step_needs_the_step(step: str, line: str, resolve_text: Resolve):
+    name = line.partition(":")[0]
+    problem = rf"run\.yaml:2: {name} is set, and the step {step} is not among(.|\n)*Add {step}"
+    with pytest.raises(SettingsError, match=problem):
+        resolve_text(f"model_name_or_path: m\n{line}\nsteps: [mine]")
+    resolve_text(f"model_name_or_path: m\n{line}\nsteps: [mine, {step}]")
+
+
+def test_every_setting_of_a_step_has_its_rule():
+    assert STEP_CASES.keys() == STEP_SETTINGS.keys() == STEPS.keys()
+    names = [name for model in STEP_SETTINGS.values() for name in model.model_fields]
+    assert [rule.name for rule in STEP_RULES] == names
+    assert all(STEPS[name].settings is model for name, model in STEP_SETTINGS.items())
 
 
 @pytest.mark.parametrize(("name", "line", "others", "problem", "right"), CASES)
@@ -73,12 +106,12 @@ def test_rule(name: str, line: str, others: str, problem: str, right: str, resol
 
 
 def test_every_rule_has_a_case():
-    for rule in RULES:
+    for rule in RULES[len(STEP_RULES) :]:
         assert any(
             name == rule.name and re.search(problem, f"{rule.name} {rule.problem}")
             for name, _, _, problem, _ in CASES
         ), rule
-    assert len(CASES) == len(RULES)
+    assert len(CASES) + len(STEP_RULES) == len(RULES)
 
 
 def test_every_rule_names_a_setting():

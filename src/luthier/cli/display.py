@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.status import Status
 from rich.text import Text
 
+from luthier.cli.corpus_tables import print_outcome
 from luthier.core.units import format_bytes, format_count, format_seconds, format_share
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from luthier.dataset.prepare import Prepared
     from luthier.engine.precision import Precision
     from luthier.models.adapters import ParameterCount
+    from luthier.recipes.corpus import PreparedCorpus
 
 
 class TrainScreen:
@@ -72,6 +74,12 @@ class TrainScreen:
     def stopping(self, signal_name: str) -> None:
         """Say that a signal arrived and what happens now."""
         self.say(f"{signal_name}: writing a checkpoint after this step. Once more stops at once.")
+
+    def corpus(self, corpus: PreparedCorpus) -> None:
+        """Print what the corpus steps left, and where the data card is."""
+        self._close()
+        print_outcome(self._console, corpus.manifest)
+        self.say(f"The data card: {corpus.folder / 'data.html'}")
 
     def data(self, prepared: Prepared) -> None:
         """Print the counts of the prepared data in a few lines."""

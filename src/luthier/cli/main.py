@@ -59,6 +59,18 @@ def train(ctx: typer.Context) -> None:
     run(ctx.args)
 
 
+@app.command(
+    context_settings=_SETTINGS_AS_FLAGS,
+    epilog="Arguments: [CONFIG | FILES...] [--out FOLDER] [--dry_run [--rows N]] [--ray [ADDRESS]] "
+    "[--SETTING VALUE]...",
+)
+def prepare(ctx: typer.Context) -> None:
+    """Clean raw data and say why each row left: luthier prepare raw/*.jsonl --out prepared."""
+    from luthier.cli.prepare import run
+
+    run(ctx.args)
+
+
 @app.command(context_settings=_SETTINGS_AS_FLAGS, epilog=_METAVAR)
 def inspect(ctx: typer.Context) -> None:
     """Show what the model will be taught, before a second of training."""
@@ -144,6 +156,37 @@ def demo(
     from luthier.cli.demo import run
 
     run(output_dir=output_dir, model=model)
+
+
+data = typer.Typer(help="Look at a corpus that `luthier prepare` wrote.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+_Corpus = Annotated[str, typer.Argument(help="A folder that `luthier prepare` wrote.")]
+
+
+@data.command("show")
+def data_show(
+    folder: _Corpus,
+    dropped: Annotated[
+        str | None,
+        typer.Option(help="Dropped rows of this reason beside what they are like, or `all`."),
+    ] = None,
+    side: Annotated[str, typer.Option(help="train or val.")] = "train",
+    rows: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed shows other rows.")] = 0,
+) -> None:
+    """Show rows, or dropped rows beside what they duplicate."""
+    from luthier.cli.data import show
+
+    show(folder, dropped=dropped, side=side, num_rows=rows, seed=seed)
+
+
+@data.command("verify")
+def data_verify(folder: _Corpus) -> None:
+    """Check every file of a corpus against its manifest, and print its account."""
+    from luthier.cli.data import verify
+
+    verify(folder)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the corpus hands on: conversations, and the rows that did not become one."""
+"""What the corpus hands on: rows of every kind, conversations, and the rows that became neither."""
 
 from __future__ import annotations
 
@@ -29,11 +29,19 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `weight` scales the loss of an assistant turn; 0 leaves it out of the loss."""
+    """One turn.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said; it may be empty where tools are called.
+        weight: Scales the loss of an assistant turn; 0 leaves it out of the loss.
+        tool_calls: The calls of tools that an assistant turn makes, a JSON list as text.
+    """
 
     role: Role
     content: str
     weight: float = 1.0
+    tool_calls: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,52 @@ class Conversation:
 
     def key(self) -> str:
         """Return the text that tells this conversation from others, for hashes and duplicates."""
-        return "\x1e".join(f"{m.role}\x1f{m.content}" for m in self.messages)
+        return _turns_key(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of any kind: a conversation, two ranked answers, a judged answer, or a text.
+
+    Attributes:
+        origin: Where the row stood in the user's files.
+        messages: The turns in order; of ranked answers, those of the prompt; of a text, none.
+        text: A document for pre-training.
+        chosen: The turns of the better answer, where answers are ranked.
+        rejected: The turns of the worse one.
+        label: Whether the answer is wanted, where the row says so (KTO).
+        tools: The tools that the conversation may call, JSON as text.
+        category: What a split keeps alike on both sides, and samples are bounded by.
+        language: The language, where a step or the source told it.
+        task: The row's task, for task weights.
+        weight: Scales the loss of the row, task weights not included.
+    """
+
+    origin: Origin
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    chosen: tuple[Message, ...] | None = None
+    rejected: tuple[Message, ...] | None = None
+    label: bool | None = None
+    tools: str | None = None
+    category: str | None = None
+    language: str | None = None
+    task: str | None = None
+    weight: float = 1.0
+
+    def key(self) -> str:
+        """Return the text that tells this row from others; a conversation's is `Conversation`'s."""
+        parts = [_turns_key(self.messages)]
+        for mark, said in (
+            ("text", self.text),
+            ("chosen", None if self.chosen is None else _turns_key(self.chosen)),
+            ("rejected", None if self.rejected is None else _turns_key(self.rejected)),
+            ("label", None if self.label is None else str(self.label)),
+            ("tools", self.tools),
+        ):
+            if said is not None:
+                parts.append(f"{mark}\x1f{said}")
+        return "\x1d".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +137,10 @@ class Corpus:
     def num_dropped(self) -> dict[str, int]:
         """Return how many rows left for each reason, most frequent first."""
         return dict(Counter(r.reason for r in self.rejections).most_common())
+
+
+def _turns_key(messages: tuple[Message, ...]) -> str:
+    return "\x1e".join(
+        f"{m.role}\x1f{m.content}" + (f"\x1f{m.tool_calls}" if m.tool_calls else "")
+        for m in messages
+    )

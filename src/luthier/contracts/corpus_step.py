@@ -16,7 +16,8 @@ Columns = dict[str, list[Any]]
     id        str, unique in the corpus and the same in every run
     source    str, the name of the source
     origin    str, `file:line`, for people
-    messages  list of {"role": str, "content": str, "weight": float}; empty for plain text
+    messages  list of {"role": str, "content": str, "weight": float, "tool_calls": str or None};
+              tool_calls is a JSON list as text; the list is empty for plain text
     text      str or None, a document for pre-training
     chosen, rejected   list of messages like the above, or None (preference data)
     label     bool or None (KTO)

@@ -44,8 +44,10 @@ MENDS: Mapping[str, str] = {
     "empty_prompt": "Write the prompt, or leave the row out",
     "empty_turn": "Write the turn, give it weight 0, or leave the row out",
     "no_answer": "End the conversation with what the assistant is to say, or leave the row out",
+    "two_prompts": "Let both answers, and the prompt beside them, begin with the same turns",
     "short_answer": "Lower min_answer_chars, or mend the answers",
-    "not_sampled": "Raise num_samples in dataset_info.json",
+    "empty_text": "Leave blank texts out",
+    "not_sampled": "Raise num_samples",
 }
 """Each reason for which a row leaves, and what its author can do about it."""
 

@@ -1,8 +1,8 @@
 """LLaMA-Factory's catalogue of data sets: `dataset_info.json` in `dataset_dir`.
 
 In: names of entries. Out: a `Source` for each file. An entry can name files within its own folder
-and data sets on the hub; scripts, which would run code, and kinds of data that supervised
-fine-tuning can't use (preference, images) are refused by name.
+and data sets on the hub; scripts, which would run code, images, and where asked the kinds of data
+that supervised fine-tuning can't use (preference, tools) are refused by name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from luthier.corpus.readers.dispatch import check_kind
 from luthier.corpus.readers.raw_file import read_text
 from luthier.corpus.readers.source import Source, SourceFormat
 from luthier.corpus.readers.strict_json import StrictDecoder
+from luthier.corpus.source_names import short_names
 
 FILE_NAME = "dataset_info.json"
 _COLUMNS = frozenset({"prompt", "query", "response", "system", "history", "messages"})
 _PREFERENCE = frozenset({"chosen", "rejected", "kto_tag"})
-_OTHER_DATA = frozenset({"images", "videos", "audios", "tools"})
+_MEDIA = frozenset({"images", "videos", "audios"})
+_OTHER_DATA = _MEDIA | {"tools"}
 _TAGS = frozenset(
     {
         "role_tag",
@@ -51,12 +53,15 @@ _KEYS = frozenset(
 )
 
 
-def read_dataset_info(names: Iterable[str], dataset_dir: Path) -> list[Source]:
+def read_dataset_info(
+    names: Iterable[str], dataset_dir: Path, *, any_kind: bool = False
+) -> list[Source]:
     """Return the sources that entries of dataset_info.json stand for.
 
     Args:
         names: Names of entries.
         dataset_dir: The folder that holds dataset_info.json and the files that it names.
+        any_kind: Take entries that supervised fine-tuning can't use too.
 
     Raises:
         SettingsError: An entry has no such name.
@@ -71,7 +76,7 @@ def read_dataset_info(names: Iterable[str], dataset_dir: Path) -> list[Source]:
                 f"dataset: {path} has no entry {name!r}", mend=did_you_mean(name, entries)
             )
         where = f"{path}:{_line_of(text, name)}"
-        sources.extend(_entry_sources(name, entries[name], dataset_dir, where))
+        sources.extend(_entry_sources(name, entries[name], dataset_dir, where, any_kind))
     return sources
 
 
@@ -102,11 +107,15 @@ def _line_of(text: str, name: str) -> int:
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
-def _entry_sources(name: str, value: Any, dataset_dir: Path, where: str) -> list[Source]:
+def _entry_sources(
+    name: str, value: Any, dataset_dir: Path, where: str, any_kind: bool
+) -> list[Source]:
     entry = _checked_object(value, f"the entry {name!r}", _KEYS, where)
     columns = _checked_names(entry, "columns", _COLUMNS | _PREFERENCE | _OTHER_DATA, where)
     tags = _checked_names(entry, "tags", _TAGS, where)
-    _refuse_other_data(name, entry, columns, where)
+    _refuse_other_data(name, entry, columns, where, any_kind)
+    if entry.get("ranking"):
+        columns = {"chosen": "chosen", "rejected": "rejected", **columns}
     num_samples = _num_samples(entry, where)
     declare = partial(
         Source,
@@ -124,14 +133,7 @@ def _entry_sources(name: str, value: Any, dataset_dir: Path, where: str) -> list
         splits = (texts["split"] or "train",)
         return [declare(hub=hub, splits=splits, subset=texts["subset"], folder=texts["folder"])]
     if not texts["file_name"]:
-        others = sorted(_OTHER_HUBS & entry.keys())
-        raise DataError(
-            f"{name!r} names {others[0]}, which luthier does not follow"
-            if others
-            else f"{name!r} names neither file_name nor hf_hub_url",
-            where=where,
-            mend="Name a file in this folder by file_name, or a hub data set by hf_hub_url.",
-        )
+        raise _no_place(name, entry, where)
     files = _files(texts["file_name"], dataset_dir, where)
     if num_samples is not None and len(files) > 1:
         raise DataError(
@@ -139,19 +141,33 @@ def _entry_sources(name: str, value: Any, dataset_dir: Path, where: str) -> list
             where=where,
             mend="Join the files, or give each an entry of its own.",
         )
-    return [declare(path=file) for file in files]
+    if len(files) == 1:
+        return [declare(path=files[0])]
+    parts = short_names(files)
+    return [declare(path=file, part=part) for file, part in zip(files, parts, strict=True)]
+
+
+def _no_place(name: str, entry: Mapping[str, Any], where: str) -> DataError:
+    others = sorted(_OTHER_HUBS & entry.keys())
+    return DataError(
+        f"{name!r} names {others[0]}, which luthier does not follow"
+        if others
+        else f"{name!r} names neither file_name nor hf_hub_url",
+        where=where,
+        mend="Name a file in this folder by file_name, or a hub data set by hf_hub_url.",
+    )
 
 
 def _refuse_other_data(
-    name: str, entry: dict[str, Any], columns: Mapping[str, str], where: str
+    name: str, entry: dict[str, Any], columns: Mapping[str, str], where: str, any_kind: bool
 ) -> None:
-    if entry.get("ranking") or _PREFERENCE & columns.keys():
+    if not any_kind and (entry.get("ranking") or _PREFERENCE & columns.keys()):
         raise DataError(
             f"{name!r} is preference data (ranking): supervised fine-tuning learns one answer",
             where=where,
             mend="Name a data set without chosen and rejected answers.",
         )
-    if others := sorted(_OTHER_DATA & columns.keys()):
+    if others := sorted((_MEDIA if any_kind else _OTHER_DATA) & columns.keys()):
         raise DataError(
             f"{name!r} has {others[0]}, which this stage can't use",
             where=where,

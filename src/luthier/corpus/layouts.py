@@ -1,18 +1,18 @@
-"""The formats of rows that are known: by which fields each is told, and where its parts stand.
+"""Where the parts of a row stand: what is declared of a source, as layouts.
 
-In: a row, or what dataset_info.json declares of a file. Out: the row's layout: either a list of
-turns (`messages`, sharegpt) or fields side by side (alpaca, prompt/response, question/answer).
+In: a source. Out: the layout of its rows: a list of turns (`messages`, sharegpt), fields side by
+side (alpaca, prompt/response, question/answer), a text, or the columns of a prepared corpus. Rows
+of a source of which nothing is declared are told by their fields: `formats.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from luthier.contracts.conversation import Role
-from luthier.corpus.bad_rows import RowError
 from luthier.corpus.readers.source import Source
 
 Row = Mapping[str, Any]
@@ -43,6 +43,13 @@ class TurnsLayout:
         content: The key of a turn that holds its text.
         roles: The names of speakers that are known.
         system: A field of the row that may hold a system prompt.
+        tools: A field that may hold the tools that can be called.
+        call: The name of a speaker whose turns are the assistant's calls of tools.
+        answer: A field with the turns that answer, where the list holds the prompt alone.
+        sides: The fields of the better and the worse answer, where rows must have both; None takes
+            `chosen` and `rejected` where a row has them.
+        label: The field of a verdict on the answer, where rows must have it; None takes `label` or
+            `kto_tag` where it is true or false.
     """
 
     name: str
@@ -51,6 +58,11 @@ class TurnsLayout:
     content: str
     roles: Mapping[str, Role]
     system: str = "system"
+    tools: str = "tools"
+    call: str = "function_call"
+    answer: str | None = None
+    sides: tuple[str, str] | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,9 @@ class FlatLayout:
         query: A field that may hold more of the prompt, set below it.
         system: A field that may hold a system prompt.
         history: A field that may hold earlier turns, as pairs of prompt and answer.
+        tools: A field that may hold the tools that can be called.
+        sides: As in `TurnsLayout`.
+        label: As in `TurnsLayout`.
     """
 
     name: str
@@ -72,151 +87,104 @@ class FlatLayout:
     query: str = "input"
     system: str = "system"
     history: str = "history"
+    tools: str = "tools"
+    sides: tuple[str, str] | None = None
+    label: str | None = None
 
 
-Layout = TurnsLayout | FlatLayout
+@dataclass(frozen=True, slots=True)
+class TextLayout:
+    """A document for pre-training.
 
-_TURN_FIELDS: Mapping[str, str] = {"messages": "messages", "conversations": "sharegpt"}
-_FLAT = (
-    FlatLayout("alpaca", "instruction", "output"),
-    FlatLayout("prompt_response", "prompt", "response"),
-    FlatLayout("prompt_response", "prompt", "completion"),
-    FlatLayout("prompt_response", "prompt", "answer"),
-    FlatLayout("question_answer", "question", "answer"),
-)
+    Attributes:
+        name: What the format is called in counts and messages.
+        text: The field that holds it.
+    """
 
-EXAMPLES: Mapping[str, str] = {
-    "alpaca": '{"instruction": "...", "input": "...", "output": "..."}',
-    "messages": '{"messages": [{"role": "user", "content": "..."}, '
-    '{"role": "assistant", "content": "..."}]}',
-    "sharegpt": '{"conversations": [{"from": "human", "value": "..."}, '
-    '{"from": "gpt", "value": "..."}]}',
-    "prompt_response": '{"prompt": "...", "response": "..."} (or completion, or answer)',
-    "question_answer": '{"question": "...", "answer": "..."}',
-}
-"""One row of each format that is told by its fields, for messages and docs."""
+    name: str = "text"
+    text: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLayout:
+    """The columns of a prepared corpus, as `contracts/corpus_step.py` has them."""
+
+    name: str = "record"
+
+
+ChatLayout = TurnsLayout | FlatLayout
+Layout = ChatLayout | TextLayout | RecordLayout
 
 
 def declared_layout(source: Source) -> Layout | None:
-    """Return the layout that dataset_info.json declares for a source, or None: look at each row."""
-    columns, tags = source.columns, source.tags
-    if source.format == "auto":
-        return None
-    system = columns.get("system", "system")
-    if source.format == "alpaca":
-        return FlatLayout(
-            "alpaca",
-            prompt=columns.get("prompt", "instruction"),
-            answer=columns.get("response", "output"),
-            query=columns.get("query", "input"),
-            system=system,
-            history=columns.get("history", "history"),
+    """Return the layout that is declared for a source, or None: look at each row."""
+    columns = source.columns
+    match source.format:
+        case "auto":
+            return None
+        case "record":
+            return RecordLayout()
+        case "text":
+            return TextLayout(text=columns.get("text", "text"))
+        case "alpaca":
+            if set(columns) == {"prompt"} and columns["prompt"] in ("text", "content"):
+                # So LLaMA-Factory's catalogue declares data for pre-training.
+                return TextLayout(text=columns["prompt"])
+            layout: ChatLayout = FlatLayout("alpaca", "instruction", "output")
+        case "messages":
+            roles: Mapping[str, Role] = {**ROLE_NAMES, **_tagged(source.tags, "user", "assistant")}
+            layout = TurnsLayout("messages", "messages", "role", "content", roles)
+        case "sharegpt":
+            roles = _tagged(source.tags, "human", "gpt")
+            layout = TurnsLayout("sharegpt", "conversations", "from", "value", roles)
+    if isinstance(layout, TurnsLayout):
+        tags = source.tags
+        layout = replace(
+            layout,
+            role=tags.get("role_tag", layout.role),
+            content=tags.get("content_tag", layout.content),
+            call=tags.get("function_tag", layout.call),
         )
-    roles: dict[str, Role] = {
-        tags.get("user_tag", "human"): "user",
-        tags.get("assistant_tag", "gpt"): "assistant",
+    return with_columns(layout, columns)
+
+
+def with_columns(layout: ChatLayout, columns: Mapping[str, str]) -> ChatLayout:
+    """Return a layout with the names of fields that are declared, by the words of dataset_info.
+
+    Args:
+        layout: Where the parts stand otherwise.
+        columns: Names by word. Words that the layout has no part for are passed over.
+    """
+    words: Mapping[str, str] = {"system": "system", "tools": "tools", "kto_tag": "label"}
+    if isinstance(layout, TurnsLayout):
+        words = {**words, "messages": "turns"}
+    else:
+        words = {**words, "prompt": "prompt", "response": "answer"}
+        words = {**words, "query": "query", "history": "history"}
+    given: dict[str, Any] = {part: columns[word] for word, part in words.items() if word in columns}
+    if "chosen" in columns or "rejected" in columns:
+        given["sides"] = (columns.get("chosen", "chosen"), columns.get("rejected", "rejected"))
+    return replace(layout, **given) if given else layout
+
+
+def keys_of_turn(turn: Any, *, is_sharegpt: bool = False) -> tuple[str, str]:
+    """Return the keys of speaker and text that a turn has, of the two spellings that are known.
+
+    Args:
+        turn: A turn, or anything else.
+        is_sharegpt: Which spelling it is where the turn does not tell.
+    """
+    keys: Any = turn if isinstance(turn, dict) else {}
+    if "role" not in keys and ("from" in keys or is_sharegpt):
+        return "from", "value"
+    return "role", "content"
+
+
+def _tagged(tags: Mapping[str, str], user: str, assistant: str) -> dict[str, Role]:
+    """Return the names of speakers that tags declare."""
+    return {
+        tags.get("user_tag", user): "user",
+        tags.get("assistant_tag", assistant): "assistant",
         tags.get("system_tag", "system"): "system",
         tags.get("observation_tag", "observation"): "tool",
     }
-    return TurnsLayout(
-        "sharegpt",
-        turns=columns.get("messages", "conversations"),
-        role=tags.get("role_tag", "from"),
-        content=tags.get("content_tag", "value"),
-        roles=roles,
-        system=system,
-    )
-
-
-def find_layout(row: Row) -> Layout:
-    """Return the format of a training row, by its fields.
-
-    Fields that are null count as absent where that decides between formats: a table with rows of
-    several formats has all columns in each row.
-
-    Raises:
-        RowError: The fields are those of no format that is known, or of preference data.
-    """
-    refuse_preference(row)
-    fields = frozenset(key for key, value in row.items() if value is not None)
-    layout = _match(row, fields) or _match(row, frozenset(row))
-    if layout is not None:
-        return layout
-    for flat in _FLAT:
-        if flat.prompt in row:
-            answers = " or ".join(other.answer for other in _FLAT if other.prompt == flat.prompt)
-            raise RowError(
-                "missing_field", f"the field {answers} is missing (found: {_listed(row)})"
-            )
-    if "output" in row:
-        raise RowError("missing_field", f"the field instruction is missing (found: {_listed(row)})")
-    raise unknown_format(row)
-
-
-def find_prompt_layout(row: Row) -> Layout:
-    """Return the format of a row that needs no answer.
-
-    Raises:
-        RowError: The row has no field that holds a prompt.
-    """
-    fields = frozenset(key for key, value in row.items() if value is not None)
-    layout = _turns_in(row, fields)
-    if layout is not None:
-        return layout
-    for flat in _FLAT:
-        if flat.prompt in fields:
-            return flat
-    raise RowError(
-        "unknown_format",
-        f"no field holds a prompt (found: {_listed(row)})",
-        mend='Write {"prompt": "..."}, {"messages": [...]} or {"instruction": "...", "input": ""}.',
-    )
-
-
-def unknown_format(row: Row) -> RowError:
-    """Build the error for a row whose fields tell no format: what it has, and what is known."""
-    known = "\n".join(f"    {name}: {example}" for name, example in EXAMPLES.items())
-    return RowError(
-        "unknown_format",
-        f"the fields of the row are those of no format that is known (found: {_listed(row)})",
-        mend="Name the fields as one of these, or declare them in dataset_info.json "
-        f"(columns, tags):\n{known}",
-    )
-
-
-def refuse_preference(row: Row) -> None:
-    """Refuse rows that rank answers: trained on as they are, they would teach the bad ones too.
-
-    Raises:
-        RowError: The row has `chosen` and `rejected`, or a verdict on its answer.
-    """
-    if row.get("chosen") is not None and row.get("rejected") is not None:
-        raise RowError("preference_data", "the row has the fields chosen and rejected")
-    for field in ("label", "kto_tag"):
-        if isinstance(row.get(field), bool):
-            raise RowError("preference_data", f"the field {field} is a verdict on the answer")
-
-
-def _listed(row: Row) -> str:
-    return ", ".join(row) or "none"
-
-
-def _match(row: Row, fields: frozenset[str]) -> Layout | None:
-    layout = _turns_in(row, fields)
-    if layout is not None:
-        return layout
-    return next((flat for flat in _FLAT if {flat.prompt, flat.answer} <= fields), None)
-
-
-def _turns_in(row: Row, fields: frozenset[str]) -> TurnsLayout | None:
-    """Return the layout of a list of turns; both spellings of a turn are found in both fields."""
-    for field, name in _TURN_FIELDS.items():
-        if field not in fields:
-            continue
-        value = row[field]
-        first = value[0] if isinstance(value, list) and value else None
-        keys: Any = first if isinstance(first, dict) else {}
-        is_sharegpt = "role" not in keys and ("from" in keys or name == "sharegpt")
-        role, content = ("from", "value") if is_sharegpt else ("role", "content")
-        return TurnsLayout(name, field, role, content, ROLE_NAMES)
-    return None

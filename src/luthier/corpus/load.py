@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from luthier.contracts.conversation import Corpus, Message, Origin, Rejection
-from luthier.core.errors import DataError, SettingsError, did_you_mean
+from luthier.core.errors import SettingsError, did_you_mean
 from luthier.core.files import write_text
-from luthier.corpus.bad_rows import MENDS, RowError, raise_rejection, raise_unskippable
-from luthier.corpus.filters import why_dropped
-from luthier.corpus.layouts import declared_layout, find_layout
-from luthier.corpus.readers.dispatch import read_rows, read_source
+from luthier.corpus.bad_rows import RowError, raise_unskippable
+from luthier.corpus.formats import layout_finder
+from luthier.corpus.read import nothing_left
+from luthier.corpus.readers.dispatch import read_rows
 from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings
+from luthier.corpus.source_rows import not_sampled, source_rows, too_few
 from luthier.corpus.split import sample_rows
-from luthier.corpus.unify import RowColumns, conversation_from_row, prompt_from_row
-
-FIRST_ROWS = 10
-"""Where none of this many rows at the head of a source is of a known format, none will be."""
+from luthier.corpus.unify import conversation_from_row, prompt_from_row
 
 
 def load_corpus(sources: Iterable[Source], settings: CorpusSettings, *, seed: int = 0) -> Corpus:
@@ -40,11 +39,12 @@ def load_corpus(sources: Iterable[Source], settings: CorpusSettings, *, seed: in
     corpus = Corpus()
     names: list[str] = []
     for source in sources:
-        names.append(source.name)
+        names.append(source.label)
         _load_source(source, settings, seed, corpus)
     corpus.num_rows_read = len(corpus.conversations) + len(corpus.rejections)
     if not corpus.conversations:
-        raise _nothing_left(names, corpus)
+        # A source without any row is refused by its reader: each row here has left for a reason.
+        raise nothing_left(names, Counter(corpus.num_dropped()), corpus.rejections[0])
     return corpus
 
 
@@ -112,54 +112,14 @@ def write_rejected(path: Path, rejections: Sequence[Rejection]) -> None:
 
 
 def _load_source(source: Source, settings: CorpusSettings, seed: int, corpus: Corpus) -> None:
-    layout = declared_layout(source)
-    columns = RowColumns.of(settings)
-    is_strict = settings.on_bad_row == "error"
-    on_bad_row = raise_rejection if is_strict else corpus.rejections.append
     first = len(corpus.conversations)
-    unknown = _UnknownRows(give_up_after=1 if is_strict else FIRST_ROWS)
-    for origin, row in read_source(source, on_bad_row):
-        try:
-            found = layout or find_layout(row)
-            conversation = conversation_from_row(row, origin, layout=found, columns=columns)
-        except RowError as error:
-            unknown.note(error, origin)
-            on_bad_row(error.rejection(origin, row))
-            continue
-        unknown.is_settled = True
-        dropped = why_dropped(conversation, settings)
-        if dropped is not None:
-            corpus.rejections.append(RowError(*dropped).rejection(origin, row))
-            continue
-        corpus.formats[found.name] += 1
-        corpus.conversations.append(conversation)
-    unknown.end()
+    for row in source_rows(source, settings, layout_finder(source), conversation_from_row):
+        if row.rejection is not None:
+            corpus.rejections.append(row.rejection)
+        elif row.record is not None:
+            corpus.formats[str(row.format)] += 1
+            corpus.conversations.append(row.record)
     _draw(source, seed, corpus, first)
-
-
-class _UnknownRows:
-    """Tells a file of something else, which is no matter of `on_bad_row`, from a bad row."""
-
-    def __init__(self, give_up_after: int) -> None:
-        self.is_settled = False
-        self._give_up_after = give_up_after
-        self._num_seen = 0
-        self._first: DataError | None = None
-
-    def note(self, error: RowError, origin: Origin) -> None:
-        """Count a row that can't be used; raise where all rows so far are of no known format."""
-        self.is_settled = self.is_settled or error.reason != "unknown_format"
-        if self.is_settled:
-            return
-        self._num_seen += 1
-        self._first = self._first or error.data_error(origin)
-        if self._num_seen >= self._give_up_after:
-            raise self._first
-
-    def end(self) -> None:
-        """Raise where the source ended and none of its rows was of a known format."""
-        if self._first is not None and not self.is_settled:
-            raise self._first
 
 
 def _draw(source: Source, seed: int, corpus: Corpus, first: int) -> None:
@@ -168,27 +128,8 @@ def _draw(source: Source, seed: int, corpus: Corpus, first: int) -> None:
         return
     found = corpus.conversations[first:]
     if len(found) < source.num_samples:
-        raise DataError(
-            f"num_samples is {source.num_samples}, and there are {len(found)} usable rows",
-            where=source.name,
-            mend="Lower num_samples in dataset_info.json, or remove it to use all rows.",
-        )
+        raise too_few(source, len(found))
     drawn = sample_rows([row.key() for row in found], source.num_samples, seed)
     left = set(range(len(found))).difference(drawn)
     corpus.conversations[first:] = [found[row] for row in drawn]
-    corpus.rejections.extend(
-        Rejection(found[row].origin, "not_sampled", f"num_samples is {source.num_samples}")
-        for row in sorted(left)
-    )
-
-
-def _nothing_left(names: Sequence[str], corpus: Corpus) -> DataError:
-    # A source without any row is refused by its reader, so each row here has left for a reason.
-    counts = corpus.num_dropped()
-    first = corpus.rejections[0]
-    listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-    return DataError(
-        f"none of the {corpus.num_rows_read} rows can be trained on: {listed}",
-        where=", ".join(names),
-        mend=f"{MENDS[next(iter(counts))]}. The first one, {first.origin}: {first.detail}.",
-    )
+    corpus.rejections.extend(not_sampled(source, found[row].origin) for row in sorted(left))

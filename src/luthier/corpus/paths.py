@@ -11,10 +11,14 @@ import os
 from pathlib import Path
 
 from luthier.core.errors import DataError, nearest
-from luthier.corpus.readers.dispatch import READERS, check_kind, is_data_file
+from luthier.corpus.readers.dispatch import KNOWN_KINDS, check_kind, is_data_file
 
-_NOT_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
-"""JSON files that lie beside data and describe it."""
+_NOT_DATA = frozenset(
+    {"dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
+    | {"readme.txt", "license.txt", "licence.txt", "notice.txt", "requirements.txt"}
+)
+"""Files, in small letters, that lie beside data and describe it: only by their own path are they
+read."""
 
 
 def is_pattern(text: str) -> bool:
@@ -30,7 +34,8 @@ def expand(text: str) -> list[Path]:
 
     Returns:
         One file or more, sorted by path. A folder is searched to any depth for the kinds of
-        files that can be read; hidden files and folders are passed over.
+        files that can be read; hidden files and folders are passed over, and files that
+        describe data (dataset_info.json, README.txt, LICENSE.txt).
 
     Raises:
         DataError: There is no such path, no file matches, or a file is of an unknown kind.
@@ -72,7 +77,9 @@ def files_in(folder: Path) -> list[Path]:
         found.extend(
             Path(here, name)
             for name in names
-            if not name.startswith(".") and name not in _NOT_DATA and is_data_file(Path(name))
+            if not name.startswith(".")
+            and name.lower() not in _NOT_DATA
+            and is_data_file(Path(name))
         )
     if found:
         return sorted(found, key=lambda path: path.relative_to(folder).parts)
@@ -85,7 +92,7 @@ def files_in(folder: Path) -> list[Path]:
     raise DataError(
         "the folder holds no data file",
         where=str(folder),
-        mend=f"Known kinds: {', '.join(READERS)}.",
+        mend=f"Known kinds: {KNOWN_KINDS}.",
     )
 
 

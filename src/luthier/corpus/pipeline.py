@@ -3,27 +3,32 @@
 Comes in: columns in batches, and steps. Goes out: a folder of Parquet parts for each step, the rows
 that it dropped beside them, and an account. Memory is bounded by the batch, and by the sketches of
 steps that compare rows with each other.
+
+    <root>/<key>/part-00000.parquet      the rows that a step handed on
+    <root>/<key>/dropped-00000.parquet   those of the same batch that it did not, with the reason
+    <root>/<key>/step.json               the account
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from luthier.contracts.corpus_step import Columns, Drop, GlobalStep, Step, StepResult
 from luthier.core.files import staged_folder, write_json
 from luthier.core.hashing import hash_file, hash_json
-from luthier.corpus.record import num_rows, read_parts, select, write_part
+from luthier.corpus.parts import part_paths, read_part, write_part
+from luthier.corpus.record import num_rows, select
+from luthier.corpus.runners import InProcess, Runner
 
 ACCOUNT = "step.json"
-DROPPED = "dropped.parquet"
-FORMAT = 1
+FORMAT = 2
 """Counts up whenever the same step and settings would leave something else on disk."""
 
 Report = Callable[[str, int, int], None]
@@ -80,13 +85,23 @@ class StepOutcome:
     from_cache: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PartAccount:
+    """What became of one batch: the account's part of it."""
+
+    rows_out: int
+    dropped: Counter[str]
+    counts: Counter[str]
+    files: dict[str, str]
+
+
 def run_steps(
     batches: Callable[[], Iterable[Part]],
     inputs_key: str,
     steps: Sequence[PlannedStep],
     root: Path,
     *,
-    num_workers: int = 1,
+    runner: Runner | None = None,
     report: Report | None = None,
 ) -> list[StepOutcome]:
     """Run steps one after the other, each from the folder that the one before it left.
@@ -96,9 +111,8 @@ def run_steps(
             were not read before.
         inputs_key: Hash of what `batches` will read.
         steps: In order.
-        root: Folder of all results.
-        num_workers: Processes for steps that look at each row alone. The result is the same for
-            any number.
+        root: Folder of all results. Workers on other machines must see it under the same path.
+        runner: Who works on the batches. The result is the same for any.
         report: Told how far each step is.
 
     Returns:
@@ -107,79 +121,147 @@ def run_steps(
     Raises:
         OSError: The disk is full; results of finished steps stay and are used again.
     """
-    tell = report or (lambda _name, _done, _total: None)
+    runner, tell = runner or InProcess(), report or (lambda _name, _done, _total: None)
     key = hash_json([FORMAT, "read", inputs_key])
-    outcomes = [_done(root, key) or _write(root, key, "read", batches(), 0, tell)]
+    outcomes = [_done(root, key) or _read(root, key, batches, tell)]
     for planned in steps:
         before = outcomes[-1]
         key = hash_json([FORMAT, planned.step.name, before.account.key, dict(planned.settings)])
-        outcomes.append(_done(root, key) or _work(root, key, planned, before, num_workers, tell))
+        outcomes.append(_done(root, key) or _work(root, key, planned.step, before, runner, tell))
     return outcomes
+
+
+def dropped_paths(folder: Path) -> list[Path]:
+    """Return the files of the rows that a step dropped, in order."""
+    return sorted(folder.glob("dropped-*.parquet"))
+
+
+def _read(
+    root: Path, key: str, batches: Callable[[], Iterable[Part]], report: Report
+) -> StepOutcome:
+    def accounts(staging: Path) -> Iterator[PartAccount]:
+        for number, (result, before) in enumerate(batches()):
+            yield _leave(result, before, staging, number)
+
+    return _write(root, key, "read", accounts, 0, report)
 
 
 def _work(
     root: Path,
     key: str,
-    planned: PlannedStep,
+    step: Step | GlobalStep,
     before: StepOutcome,
-    num_workers: int,
+    runner: Runner,
     report: Report,
 ) -> StepOutcome:
-    step, rows_in = planned.step, before.account.rows_out
-    if isinstance(step, GlobalStep):
-        parts = _apply_global(step, before.folder)
-    else:
-        parts = _apply(step, before.folder, num_workers)
-    return _write(root, key, step.name, parts, rows_in, report)
+    paths = part_paths(before.folder)
+
+    def accounts(staging: Path) -> Iterator[PartAccount]:
+        if not isinstance(step, GlobalStep):
+            return runner.map(_ApplyStep(step, staging), list(enumerate(paths)))
+        drops = _decide(step, paths, runner, before.account.rows_out, report)
+        return runner.map(_ApplyDrops(staging), list(zip(count(), paths, drops, strict=False)))
+
+    return _write(root, key, step.name, accounts, before.account.rows_out, report)
 
 
-def _apply(step: Step, folder: Path, num_workers: int) -> Iterator[Part]:
-    if num_workers == 1:
-        for part in read_parts(folder):
-            yield step(part), part
-        return
-    waiting: deque[tuple[Future[StepResult], Columns]] = deque()
-    with ProcessPoolExecutor(num_workers) as pool:
-        for part in read_parts(folder):
-            waiting.append((pool.submit(step, part), part))
-            # Only so many batches are in memory as keep the workers busy.
-            if len(waiting) >= 2 * num_workers:
-                future, before = waiting.popleft()
-                yield future.result(), before
-        for future, before in waiting:
-            yield future.result(), before
+@dataclass(frozen=True, slots=True)
+class _ApplyStep:
+    """Work of one part: through the step, from file to file."""
+
+    step: Step
+    folder: Path
+
+    def __call__(self, item: tuple[int, Path]) -> PartAccount:
+        number, path = item
+        before = read_part(path)
+        return _leave(self.step(before), before, self.folder, number)
 
 
-def _apply_global(step: GlobalStep, folder: Path) -> Iterator[Part]:
+@dataclass(frozen=True, slots=True)
+class _ApplyDrops:
+    """Work of one part: without the rows that were decided to go."""
+
+    folder: Path
+
+    def __call__(self, item: tuple[int, Path, list[Drop]]) -> PartAccount:
+        number, path, drops = item
+        before = read_part(path)
+        gone = {drop.id for drop in drops}
+        kept = select(before, [id_ not in gone for id_ in before["id"]]) if gone else before
+        return _leave(StepResult(kept, drops), before, self.folder, number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sketch:
+    """Work of one part: what a global step needs to know of it."""
+
+    step: GlobalStep
+
+    def __call__(self, path: Path) -> Columns:
+        return self.step.sketch(read_part(path))
+
+
+def _decide(
+    step: GlobalStep, paths: Sequence[Path], runner: Runner, num_all: int, report: Report
+) -> list[list[Drop]]:
+    """Return for each part the drops of its rows, in the order of the rows."""
     sketches: Columns = {}
-    for part in read_parts(folder):
-        for name, values in step.sketch(part).items():
+    parts: list[Sequence[str]] = []
+    done = 0
+    for sketch in runner.map(_Sketch(step), paths):
+        parts.append(sketch["id"])
+        for name, values in sketch.items():
             sketches.setdefault(name, []).extend(values)
-    drops = {drop.id: drop for drop in step.decide(sketches)} if sketches else {}
-    del sketches
-    for part in read_parts(folder):
-        gone = [drops[id_] for id_ in part["id"] if id_ in drops]
-        kept = select(part, [id_ not in drops for id_ in part["id"]])
-        yield StepResult(kept, gone), part
+        done += len(sketch["id"])
+        report(f"{step.name}: looking", done, num_all)
+    drops = {drop.id: drop for drop in step.decide(sketches)} if done else {}
+    return [[drops[id_] for id_ in ids if id_ in drops] for ids in parts]
+
+
+def _leave(result: StepResult, before: Columns, folder: Path, number: int) -> PartAccount:
+    """Write what became of one batch."""
+    paths = [folder / f"part-{number:05}.parquet"]
+    write_part(result.columns, paths[0])
+    if result.drops:
+        paths.append(folder / f"dropped-{number:05}.parquet")
+        write_part(_with_reasons(result.drops, before), paths[1])
+    return PartAccount(
+        num_rows(result.columns),
+        Counter(drop.reason for drop in result.drops),
+        result.counts,
+        {path.name: hash_file(path) for path in paths},
+    )
+
+
+def _with_reasons(drops: Sequence[Drop], before: Columns) -> Columns:
+    numbers = {id_: number for number, id_ in enumerate(before["id"])}
+    rows = [numbers[drop.id] for drop in drops]
+    gone = {name: [values[row] for row in rows] for name, values in before.items()}
+    for name in ("reason", "detail", "matched_id", "score"):
+        gone[name] = [getattr(drop, name) for drop in drops]
+    return gone
 
 
 def _write(
-    root: Path, key: str, name: str, parts: Iterable[Part], rows_in: int, report: Report
+    root: Path,
+    key: str,
+    name: str,
+    accounts: Callable[[Path], Iterator[PartAccount]],
+    rows_in: int,
+    report: Report,
 ) -> StepOutcome:
     folder = root / key[:16]
     started_s = time.perf_counter()
     rows_out, dropped, counts = 0, Counter[str](), Counter[str]()
+    files: dict[str, str] = {}
     with staged_folder(folder) as staging:
-        gone: Columns = {}
-        for number, (result, before) in enumerate(parts):
-            write_part(result.columns, staging / f"part-{number:05}.parquet")
-            rows_out += num_rows(result.columns)
-            counts.update(result.counts)
-            dropped.update(drop.reason for drop in result.drops)
-            _keep_dropped(gone, result.drops, before)
+        for part in accounts(staging):
+            rows_out += part.rows_out
+            dropped.update(part.dropped)
+            counts.update(part.counts)
+            files.update(part.files)
             report(name, rows_out + dropped.total(), rows_in)
-        if gone:
-            write_part(gone, staging / DROPPED)
         account = StepAccount(
             name=name,
             key=key,
@@ -187,19 +269,11 @@ def _write(
             rows_out=rows_out,
             dropped=dict(dropped.most_common()),
             counts=dict(counts.most_common()),
-            files=_hashes(staging),
+            files=dict(sorted(files.items())),
             seconds=round(time.perf_counter() - started_s, 3),
         )
         write_json(staging / ACCOUNT, asdict(account))
     return StepOutcome(account, folder, from_cache=False)
-
-
-def _keep_dropped(gone: Columns, drops: Sequence[Drop], before: Columns) -> None:
-    numbers = {id_: number for number, id_ in enumerate(before["id"])} if drops else {}
-    for drop in drops:
-        row = {name: values[numbers[drop.id]] for name, values in before.items()}
-        for name, value in (row | asdict(drop)).items():
-            gone.setdefault(name, []).append(value)
 
 
 def _done(root: Path, key: str) -> StepOutcome | None:

@@ -6,62 +6,87 @@ the next. Steps may add columns; those are strings, numbers or lists of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from luthier.contracts.conversation import Conversation, Message, Origin
+from luthier.contracts.conversation import Conversation, Message, Origin, Record
 from luthier.contracts.corpus_step import Columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def columns_of(conversations: Sequence[Conversation], source: str) -> Columns:
-    """Lay conversations out in columns; see `contracts/corpus_step.py` for what stands in them.
+def columns_of(
+    records: Sequence[Record], source: str | Sequence[str], ids: Sequence[str] | None = None
+) -> Columns:
+    """Lay rows out in columns; see `contracts/corpus_step.py` for what stands in them.
 
     Args:
-        conversations: Rows of one source.
-        source: Its name. An id is the source and the row's number in it, so it is the same in
-            every run and for any order of the sources.
+        records: Rows of one source or of several.
+        source: The name of the source, or one for each row. An id is the source and the row's
+            number in it, so it is the same in every run and for any order of the sources.
+        ids: One for each row; None makes them of the source and the row's origin.
     """
-    messages = [
-        [{"role": m.role, "content": m.content, "weight": m.weight} for m in row.messages]
-        for row in conversations
-    ]
-    nothing: list[Any] = [None] * len(conversations)
+    names = [source] * len(records) if isinstance(source, str) else list(source)
+    if ids is None:
+        ids = [f"{name}#{row.origin.row}" for name, row in zip(names, records, strict=True)]
     return {
-        "id": [f"{source}#{row.origin.row}" for row in conversations],
-        "source": [source] * len(conversations),
-        "origin": [str(row.origin) for row in conversations],
-        "messages": messages,
-        "text": list(nothing),
-        "chosen": list(nothing),
-        "rejected": list(nothing),
-        "label": list(nothing),
-        "tools": list(nothing),
-        "category": [row.category for row in conversations],
-        "language": list(nothing),
-        "task": [row.task for row in conversations],
-        "weight": [row.weight for row in conversations],
+        "id": list(ids),
+        "source": names,
+        "origin": [str(row.origin) for row in records],
+        "messages": [_turns(row.messages) for row in records],
+        "text": [row.text for row in records],
+        "chosen": [None if row.chosen is None else _turns(row.chosen) for row in records],
+        "rejected": [None if row.rejected is None else _turns(row.rejected) for row in records],
+        "label": [row.label for row in records],
+        "tools": [row.tools for row in records],
+        "category": [row.category for row in records],
+        "language": [row.language for row in records],
+        "task": [row.task for row in records],
+        "weight": [row.weight for row in records],
     }
 
 
-def conversations_of(columns: Columns) -> list[Conversation]:
-    """Read conversations out of columns; the inverse of `columns_of` for what training uses."""
-    rows: list[Conversation] = []
-    for number, messages in enumerate(columns["messages"]):
-        source, _, row = columns["id"][number].rpartition("#")
-        rows.append(
-            Conversation(
-                messages=tuple(Message(m["role"], m["content"], m["weight"]) for m in messages),
-                origin=_origin(columns["origin"][number], source, int(row)),
-                weight=columns["weight"][number],
-                task=columns["task"][number],
-                category=columns["category"][number],
+def records_of(columns: Columns) -> list[Record]:
+    """Read rows out of columns; the inverse of `columns_of`."""
+    names = ("text", "label", "tools", "category", "language", "task", "weight")
+    records: list[Record] = []
+    for number, id_ in enumerate(columns["id"]):
+        source, _, row = id_.rpartition("#")
+        chosen, rejected = (columns[name][number] for name in ("chosen", "rejected"))
+        records.append(
+            Record(
+                origin=origin_of(columns["origin"][number], source, int(row)),
+                messages=_messages(columns["messages"][number]),
+                chosen=None if chosen is None else _messages(chosen),
+                rejected=None if rejected is None else _messages(rejected),
+                **{name: columns[name][number] for name in names},
             )
         )
-    return rows
+    return records
+
+
+def conversations_of(columns: Columns) -> list[Conversation]:
+    """Read conversations out of columns, which hold no rows of another kind."""
+    return [
+        Conversation(row.messages, row.origin, row.weight, row.task, row.category)
+        for row in records_of(columns)
+    ]
+
+
+def origin_of(origin: str, source: str, row: int) -> Origin:
+    """Return what a text of `str(Origin)` stands for.
+
+    Args:
+        origin: `file:line`, or `file row number`.
+        source: The file, where the text is neither.
+        row: The row's number, where the text has none.
+    """
+    file, _, line = origin.rpartition(":")
+    if file and line.isdigit():
+        return Origin(file, row, int(line))
+    file, _, number = origin.rpartition(" row ")
+    return Origin(file, int(number)) if file and number.isdigit() else Origin(source, row)
 
 
 def num_rows(columns: Columns) -> int:
@@ -75,21 +100,6 @@ def select(columns: Columns, keep: Sequence[bool]) -> Columns:
         name: [value for value, kept in zip(values, keep, strict=True) if kept]
         for name, values in columns.items()
     }
-
-
-def write_part(columns: Columns, path: Path) -> None:
-    """Write columns to one Parquet file."""
-    import pyarrow.parquet as pq
-
-    pq.write_table(to_table(columns), path, compression="zstd")
-
-
-def read_parts(folder: Path) -> Iterator[Columns]:
-    """Yield the parts of a folder in the order in which they were written."""
-    import pyarrow.parquet as pq
-
-    for path in sorted(folder.glob("part-*.parquet")):
-        yield pq.read_table(path).to_pydict()
 
 
 def to_table(columns: Columns) -> pa.Table:
@@ -108,7 +118,13 @@ def record_schema() -> pa.Schema:
     import pyarrow as pa
 
     turns = pa.list_(
-        pa.struct([("role", pa.string()), ("content", pa.string()), ("weight", pa.float64())])
+        pa.struct(
+            [
+                *((name, pa.string()) for name in ("role", "content")),
+                ("weight", pa.float64()),
+                ("tool_calls", pa.string()),
+            ]
+        )
     )
     texts = ("id", "source", "origin")
     optional = ("tools", "category", "language", "task")
@@ -126,6 +142,12 @@ def record_schema() -> pa.Schema:
     )
 
 
-def _origin(origin: str, source: str, row: int) -> Origin:
-    file, _, line = origin.rpartition(":")
-    return Origin(file, row, int(line)) if file and line.isdigit() else Origin(source, row)
+def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [
+        {"role": m.role, "content": m.content, "weight": m.weight, "tool_calls": m.tool_calls}
+        for m in messages
+    ]
+
+
+def _messages(turns: Sequence[dict[str, Any]]) -> tuple[Message, ...]:
+    return tuple(Message(m["role"], m["content"], m["weight"], m.get("tool_calls")) for m in turns)

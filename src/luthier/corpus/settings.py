@@ -1,12 +1,105 @@
-"""Settings of the corpus: which files, which rows, which split."""
+"""Settings of the corpus: which sources, which rows, which split, and which steps between them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from luthier.contracts.settings import Settings
+
+DeclaredFormat = Literal["auto", "alpaca", "sharegpt", "messages", "text", "record"]
+
+ColumnWord = Literal[
+    "prompt",
+    "query",
+    "response",
+    "system",
+    "history",
+    "messages",
+    "chosen",
+    "rejected",
+    "kto_tag",
+    "tools",
+    "text",
+    "category",
+]
+"""What fields of a row can be declared to be: the words of dataset_info.json, and two more."""
+
+TagWord = Literal[
+    "role_tag",
+    "content_tag",
+    "user_tag",
+    "assistant_tag",
+    "system_tag",
+    "observation_tag",
+    "function_tag",
+]
+"""What keys and speakers of turns can be declared to be, in the words of dataset_info.json."""
+
+
+_TEXT_WORDS: frozenset[str] = frozenset({"text", "category"})
+_BOTH: frozenset[str] = frozenset({"system", "tools", "chosen", "rejected", "kto_tag", "category"})
+_TURN_WORDS: frozenset[str] = _BOTH | {"messages"}
+_FLAT_WORDS: frozenset[str] = _BOTH | {"prompt", "query", "response", "history"}
+
+
+class SourceSettings(Settings):
+    """One source of rows, and what is to be known of them."""
+
+    path: str
+    """A file, a folder, a pattern, a prepared corpus, or the name of a data set on the hub."""
+
+    name: str | None = None
+    """What the source is called in ids and accounts. Without it: the end of each file's path."""
+
+    format: DeclaredFormat = "auto"
+    """How rows are laid out; `auto` looks at the fields of each row."""
+
+    columns: dict[ColumnWord, str] = Field(default_factory=dict)
+    """Names of fields in the rows, such as {prompt: question, response: reply}."""
+
+    tags: dict[TagWord, str] = Field(default_factory=dict)
+    """Names of keys and speakers within turns, such as {role_tag: who, user_tag: customer}."""
+
+    weight: float | None = Field(default=None, gt=0)
+    """Share of the source in the mixture that the step `sample` makes."""
+
+    num_samples: int | None = Field(default=None, gt=0)
+    """Use this many of the source's rows, drawn by seed."""
+
+    category: str | None = None
+    """Category of all rows of the source."""
+
+    split: str | None = None
+    """Split of a hub data set; without it `train`."""
+
+    subset: str | None = None
+    """Configuration of a hub data set."""
+
+    folder: str | None = None
+    """Folder within a hub data set."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SourceSettings:
+        if self.category is not None and "category" in self.columns:
+            raise ValueError("category and columns.category both give the category: give one")
+        if self.format == "record" and (self.columns or self.tags):
+            raise ValueError("format record has its own columns: leave columns and tags out")
+        if self.tags and self.format not in ("messages", "sharegpt"):
+            raise ValueError("tags name parts of turns: they need format: messages or sharegpt")
+        if unused := sorted(self.columns.keys() - self._words()):
+            raise ValueError(f"columns: rows of this format have no {', '.join(unused)}")
+        return self
+
+    def _words(self) -> frozenset[str]:
+        """Return the words that rows of this format have a part for."""
+        if self.format == "text" or (self.format == "auto" and "text" in self.columns):
+            return _TEXT_WORDS
+        has_turns = self.format == "auto" and "messages" in self.columns
+        if has_turns or self.format in ("messages", "sharegpt"):
+            return _TURN_WORDS
+        return _FLAT_WORDS
 
 
 class CorpusSettings(Settings):
@@ -23,6 +116,9 @@ class CorpusSettings(Settings):
 
     dataset_dir: str = "data"
     """Folder that holds dataset_info.json and the files that it names."""
+
+    sources: list[SourceSettings] | None = None
+    """Training data, source by source, each with its own format, weight and category."""
 
     val_size: float = Field(default=0.0, ge=0)
     """Validation rows cut from the training rows: a share below 1, or a number from 1 up."""
@@ -49,6 +145,8 @@ class CorpusSettings(Settings):
     def _check(self) -> CorpusSettings:
         if self.train_file is not None and self.dataset is not None:
             raise ValueError("train_file and dataset are two names for the same thing: give one")
+        if self.sources is not None and not (self.train_file is self.dataset is None):
+            raise ValueError("sources takes the place of train_file and dataset: give one")
         if self.val_file is not None and self.val_size > 0:
             raise ValueError("val_file and val_size both choose the validation rows: give one")
         if self.val_size >= 1 and self.val_size != int(self.val_size):
@@ -58,3 +156,26 @@ class CorpusSettings(Settings):
         if any(weight < 0 for weight in (self.task_weights or {}).values()):
             raise ValueError("task_weights can't be negative")
         return self
+
+
+class PreparationSettings(Settings):
+    """What is done with the rows before training, and where a prepared corpus lies."""
+
+    steps: list[str] = Field(default_factory=list)
+    """Corpus steps, in order: repair, schema, exact, near, ... and your own."""
+
+    step_file: str | None = None
+    """Python file with your own steps."""
+
+    step_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of your own steps, by their name."""
+
+    corpus_dir: str = "prepared"
+    """Folder that `luthier prepare` writes."""
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]

@@ -1,21 +1,23 @@
 """A list of turns, as messages: texts checked, speakers named alike, order checked.
 
-Refuses what could only be kept by changing it: an unknown speaker, content that is no text, calls
-of tools. A row that is refused says which turn is to blame.
+Calls of tools are kept as JSON text. Refuses what could only be kept by changing it: an unknown
+speaker, content that is no text. A row that is refused says which turn is to blame.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from luthier.contracts.conversation import Message, Role
 from luthier.corpus.bad_rows import RowError, kind_of
-from luthier.corpus.layouts import TurnsLayout
+from luthier.corpus.layouts import ROLE_NAMES, TurnsLayout, keys_of_turn
+from luthier.corpus.tool_calls import read_calls
 
 # Parts of a turn that no template gets to see here; left out they would change what is taught.
-_UNSUPPORTED = ("tool_calls", "function_call", "reasoning_content", "images", "audio")
+_UNSUPPORTED = ("function_call", "reasoning_content", "images", "audio")
 
 _FOLLOWS: Mapping[Role | None, frozenset[Role]] = {
     None: frozenset({"system", "user"}),
@@ -26,28 +28,36 @@ _FOLLOWS: Mapping[Role | None, frozenset[Role]] = {
 }
 
 
-def read_turns(value: Any, layout: TurnsLayout) -> list[Message]:
+def read_turns(value: Any, layout: TurnsLayout, path: str | None = None) -> list[Message]:
     """Return the messages of a list of turns.
 
     Args:
         value: What stands under `layout.turns`.
         layout: The names of keys and speakers.
+        path: Where it stands, if not under `layout.turns`.
 
     Raises:
         RowError: It is no list of turns, or a turn has a wrong type, speaker, key or weight.
     """
+    path = path or layout.turns
     if not isinstance(value, list):
-        raise RowError("wrong_type", f"{layout.turns} is {kind_of(value)}, a list is needed")
+        raise RowError("wrong_type", f"{path} is {kind_of(value)}, a list is needed")
     turns = cast(list[Any], value)
-    return [_read_turn(turn, f"{layout.turns}[{at}]", layout) for at, turn in enumerate(turns)]
+    return [read_turn(turn, f"{path}[{at}]", layout) for at, turn in enumerate(turns)]
 
 
-def _read_turn(value: Any, path: str, layout: TurnsLayout) -> Message:
+def read_turn(value: Any, path: str, layout: TurnsLayout) -> Message:
+    """Return one turn as a message; see `read_turns`.
+
+    Raises:
+        RowError: It has a wrong type, speaker, key or weight.
+    """
     if not isinstance(value, dict):
         raise RowError("wrong_type", f"{path} is {kind_of(value)}, an object is needed")
     turn = cast(dict[str, Any], value)
+    calls = read_calls(turn.get("tool_calls"), f"{path}.tool_calls")
     for key in (layout.role, layout.content):
-        if key not in turn:
+        if key not in turn and not (calls and key == layout.content):
             raise RowError(
                 "missing_field", f"{path} has no {key} (found: {', '.join(turn) or 'nothing'})"
             )
@@ -56,11 +66,45 @@ def _read_turn(value: Any, path: str, layout: TurnsLayout) -> Message:
         if turn.get(key):
             raise RowError("unsupported_field", f"{path}.{key} is not supported")
     role = layout.roles.get(speaker)
+    content: Any = turn.get(layout.content)
+    if role is None and speaker == layout.call:
+        role, content = "assistant", ""
+        calls = read_calls(turn.get(layout.content), f"{path}.{layout.content}")
     if role is None:
         known = ", ".join(layout.roles)
         raise RowError("unknown_role", f"{path}.{layout.role} is {speaker!r} (known: {known})")
-    content = text_of(turn[layout.content], f"{path}.{layout.content}")
-    return Message(role, content, weight_of(turn, path))
+    if content is None and calls:
+        content = ""
+    text = text_of(content, f"{path}.{layout.content}")
+    return Message(role, text, weight_of(turn, path), calls)
+
+
+def read_answer(value: Any, layout: TurnsLayout, path: str) -> list[Message]:
+    """Return the turns of an answer in a field of its own: a text, a turn or a list of them.
+
+    Args:
+        value: What stands there.
+        layout: How the turns of the prompt are spelled; those of the answer may be otherwise.
+        path: Where it stands.
+
+    Raises:
+        RowError: It is nothing of the kind, is empty, or a turn can't be used; see `read_turns`.
+    """
+    if isinstance(value, str):
+        return [Message("assistant", value)]
+    if not isinstance(value, list | dict):
+        raise RowError(
+            "wrong_type", f"{path} is {kind_of(value)}, text, a message or a list of them is needed"
+        )
+    if not value:
+        raise RowError("no_answer", f"{path} is empty")
+    first: Any = value[0] if isinstance(value, list) else value
+    if not (isinstance(first, dict) and layout.role in first):
+        role, content = keys_of_turn(first)
+        layout = replace(layout, role=role, content=content, roles={**ROLE_NAMES, **layout.roles})
+    if isinstance(value, dict):
+        return [read_turn(value, path, layout)]
+    return read_turns(value, layout, path)
 
 
 def check_order(messages: Sequence[Message], *, ends_with: Role) -> None:
@@ -80,7 +124,7 @@ def check_order(messages: Sequence[Message], *, ends_with: Role) -> None:
         if message.role not in _FOLLOWS[before]:
             place = f"a {before} message" if before else "the beginning"
             raise RowError("role_order", f"message {at} is from {message.role}, after {place}")
-        if not message.content.strip():
+        if not message.content.strip() and not message.tool_calls:
             _refuse_blank(message, at, is_last=at == len(messages) - 1)
         before = message.role
     roles = {message.role for message in messages}

@@ -1,32 +1,43 @@
 """One row of any known format, as one record.
 
-In: a row as the reader found it. Out: a `Conversation` (for training) or the turns of a prompt
-(for generation). A row is taken as it is or refused with a reason; it is never mended in silence.
+In: a row as the reader found it. Out: a `Record` of any kind, a `Conversation` (for training) or
+the turns of a prompt (for generation). A row is taken as it is or refused with a reason; it is
+never mended in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from luthier.contracts.conversation import Conversation, Message, Origin
+from luthier.contracts.conversation import Conversation, Message, Origin, Record
+from luthier.corpus.answers import has_sides, read_sides, read_verdict, refuse_preference
 from luthier.corpus.bad_rows import RowError, kind_of
-from luthier.corpus.layouts import (
-    FlatLayout,
-    Layout,
-    Row,
-    TurnsLayout,
+from luthier.corpus.chat_row import (
+    missing_field,
+    read_own_answer,
+    read_prompt,
+    refuse_filled,
+)
+from luthier.corpus.formats import (
     find_layout,
     find_prompt_layout,
-    refuse_preference,
+    find_record_layout,
+    unknown_format,
 )
+from luthier.corpus.layouts import (
+    ChatLayout,
+    Layout,
+    RecordLayout,
+    Row,
+    TextLayout,
+    TurnsLayout,
+)
+from luthier.corpus.prepared_row import prepared_record
+from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings
-from luthier.corpus.turns import check_order, read_turns, text_of, weight_of
-
-# Filled, these belong to what the model sees, and would be left out: better to say so.
-_UNSUPPORTED = ("tools", "functions", "images", "videos", "audios")
-_UNSUPPORTED_FLAT = (*_UNSUPPORTED, "context")
+from luthier.corpus.tool_calls import read_tools
+from luthier.corpus.turns import check_order, text_of, weight_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +47,68 @@ class RowColumns:
     Attributes:
         task: The column that names a row's task.
         task_weights: Weight of each task; others weigh 1.
-        category: The column that a split keeps alike on both sides.
+        category: The column that a split keeps alike on both sides; each row needs it.
+        source_category: The column that the source declares to hold categories.
+        fixed_category: The category of all rows of the source.
     """
 
     task: str | None = None
     task_weights: Mapping[str, float] = field(default_factory=dict[str, float])
     category: str | None = None
+    source_category: str | None = None
+    fixed_category: str | None = None
 
     @classmethod
-    def of(cls, settings: CorpusSettings) -> RowColumns:
-        """Return the columns that the settings name and this run uses."""
+    def of(cls, settings: CorpusSettings, source: Source | None = None) -> RowColumns:
+        """Return the columns that the settings name and this run uses.
+
+        Args:
+            settings: Which columns hold task and category.
+            source: What is declared of the rows' source.
+        """
         # Only a split needs the category: without one its absence is no fault of a row.
         splits = settings.val_size > 0 and settings.stratify_by != "length"
         return cls(
             task=settings.task_column,
             task_weights=settings.task_weights or {},
             category=settings.stratify_by if splits else None,
+            source_category=source.columns.get("category") if source else None,
+            fixed_category=source.category if source else None,
         )
+
+
+def record_from_row(
+    row: Row,
+    origin: Origin,
+    *,
+    layout: Layout | None = None,
+    columns: RowColumns | None = None,
+) -> Record:
+    """Return the record of a row of any kind.
+
+    Args:
+        row: The fields as they were read.
+        origin: Where the row stood. A row of a prepared corpus has an origin of its own.
+        layout: Where its parts stand; None looks at the fields.
+        columns: Columns for task and category. Task weights are left to training.
+
+    Raises:
+        RowError: The row is of no known format, or neither a text nor turns that end with an
+            answer.
+    """
+    columns = columns or RowColumns()
+    layout = layout or find_record_layout(row)
+    if isinstance(layout, RecordLayout):
+        record = prepared_record(row)
+    else:
+        if isinstance(layout, TextLayout):
+            record = _text_record(row, origin, layout)
+        else:
+            record = _chat_record(row, origin, layout)
+        task = _label(row, columns.task) if columns.task else None
+        record = replace(record, task=task, weight=weight_of(row, ""))
+    _check_turns(record)
+    return _with_category(record, row, columns)
 
 
 def conversation_from_row(
@@ -62,7 +118,7 @@ def conversation_from_row(
     layout: Layout | None = None,
     columns: RowColumns | None = None,
 ) -> Conversation:
-    """Return the training record of a row.
+    """Return the training record of a row: its record, if training can use it.
 
     Args:
         row: The fields as they were read.
@@ -71,24 +127,22 @@ def conversation_from_row(
         columns: Columns for task and category.
 
     Raises:
-        RowError: The row is of no known format, or no conversation that ends with an answer.
+        RowError: The row is of no known format, or no conversation that ends with an answer; or
+            it judges answers, calls tools or is a text, which is for other stages.
     """
     columns = columns or RowColumns()
-    if layout is None:
-        layout = find_layout(row)
-    else:
-        refuse_preference(row)
-    if isinstance(layout, FlatLayout):
-        messages = [*_flat_prompt(row, layout), _flat_answer(row, layout)]
-    else:
-        messages = _turns(row, layout)
-    check_order(messages, ends_with="assistant")
-    task = _label(row, columns.task) if columns.task else None
-    category = _label(row, columns.category) if columns.category else None
-    if columns.category and category is None:
-        raise RowError("missing_field", f"the field {columns.category} (stratify_by) is missing")
-    weight = weight_of(row, "") * (columns.task_weights.get(task, 1.0) if task else 1.0)
-    return Conversation(tuple(messages), origin, weight, task, category)
+    refuse_preference(row, layout)
+    layout = layout or find_layout(row)
+    if isinstance(layout, TextLayout) or (isinstance(layout, RecordLayout) and row.get("text")):
+        raise unknown_format(row)
+    if not isinstance(layout, TextLayout):
+        _refuse_tools(row, layout)
+    record = record_from_row(row, origin, layout=layout, columns=columns)
+    _refuse_calls(row, layout, record.messages)
+    weight = columns.task_weights.get(record.task, 1.0) if record.task else 1.0
+    return Conversation(
+        record.messages, record.origin, record.weight * weight, record.task, record.category
+    )
 
 
 def prompt_from_row(row: Row) -> tuple[Message, ...]:
@@ -104,64 +158,45 @@ def prompt_from_row(row: Row) -> tuple[Message, ...]:
         RowError: The row holds no prompt, or its turns don't end with the user.
     """
     layout = find_prompt_layout(row)
-    messages = _flat_prompt(row, layout) if isinstance(layout, FlatLayout) else _turns(row, layout)
+    _refuse_tools(row, layout)
+    messages = read_prompt(row, layout)
+    _refuse_calls(row, layout, messages)
     check_order(messages, ends_with="user")
     return tuple(messages)
 
 
-def _turns(row: Row, layout: TurnsLayout) -> list[Message]:
-    _refuse_unsupported(row, _UNSUPPORTED)
-    if layout.turns not in row:
-        raise _missing(row, layout.turns)
-    messages = read_turns(row[layout.turns], layout)
-    return [*_system(row, layout.system), *messages]
+def _text_record(row: Row, origin: Origin, layout: TextLayout) -> Record:
+    if layout.text not in row:
+        raise missing_field(row, layout.text)
+    return Record(origin, text=text_of(row[layout.text], layout.text))
 
 
-def _flat_prompt(row: Row, layout: FlatLayout) -> list[Message]:
-    """Return system prompt, history and prompt of a flat row, as the lecture joins them."""
-    used = {layout.prompt, layout.query}
-    _refuse_unsupported(row, tuple(key for key in _UNSUPPORTED_FLAT if key not in used))
-    if layout.prompt not in row:
-        raise _missing(row, layout.prompt)
-    prompt = text_of(row[layout.prompt], layout.prompt).strip()
-    query = _optional_text(row, layout.query).strip()
-    if query:
-        prompt += "\n" + query
-    messages = [*_system(row, layout.system), *_history(row, layout.history)]
-    return [*messages, Message("user", prompt)]
+def _chat_record(row: Row, origin: Origin, layout: ChatLayout) -> Record:
+    prompt = read_prompt(row, layout)
+    tools = read_tools(row.get(layout.tools), layout.tools)
+    if has_sides(row, layout.sides):
+        shared, chosen, rejected = map(tuple, read_sides(row, layout, prompt))
+        return Record(origin, shared, chosen=chosen, rejected=rejected, tools=tools)
+    messages = (*prompt, *read_own_answer(row, layout))
+    return Record(origin, messages, label=read_verdict(row, layout.label), tools=tools)
 
 
-def _flat_answer(row: Row, layout: FlatLayout) -> Message:
-    if layout.answer not in row:
-        raise _missing(row, layout.answer)
-    return Message("assistant", text_of(row[layout.answer], layout.answer).strip())
+def _check_turns(record: Record) -> None:
+    """Refuse an order of turns that no chat has, on either side."""
+    if record.text is not None and not record.messages:
+        return
+    sides = [side for side in (record.chosen, record.rejected) if side is not None]
+    for side in sides or [()]:
+        check_order([*record.messages, *side], ends_with="assistant")
 
 
-def _system(row: Row, field: str) -> list[Message]:
-    text = _optional_text(row, field).strip()
-    return [Message("system", text)] if text else []
-
-
-def _history(row: Row, field: str) -> list[Message]:
-    value = row.get(field)
-    if value is None or value == "":
-        return []
-    if not isinstance(value, list):
-        raise RowError("wrong_type", f"{field} is {kind_of(value)}, a list of pairs is needed")
-    messages: list[Message] = []
-    for at, pair in enumerate(cast(list[Any], value)):
-        path = f"{field}[{at}]"
-        if not isinstance(pair, list) or len(cast(list[Any], pair)) != 2:
-            raise RowError("wrong_type", f"{path} is not a pair of prompt and answer")
-        asked, answered = cast(list[Any], pair)
-        messages.append(Message("user", text_of(asked, f"{path}[0]").strip()))
-        messages.append(Message("assistant", text_of(answered, f"{path}[1]").strip()))
-    return messages
-
-
-def _optional_text(row: Row, field: str) -> str:
-    value = row.get(field)
-    return "" if value is None else text_of(value, field)
+def _with_category(record: Record, row: Row, columns: RowColumns) -> Record:
+    """Return the record with the category that was declared; the source's word comes first."""
+    named = columns.source_category or columns.category
+    category = columns.fixed_category or (_label(row, named) if named else None) or record.category
+    if columns.category and category is None:
+        raise RowError("missing_field", f"the field {columns.category} (stratify_by) is missing")
+    return record if category == record.category else replace(record, category=category)
 
 
 def _label(row: Row, column: str) -> str | None:
@@ -174,13 +209,20 @@ def _label(row: Row, column: str) -> str | None:
     return str(value)
 
 
-def _refuse_unsupported(row: Row, fields: tuple[str, ...]) -> None:
-    for key in fields:
-        if row.get(key):
-            detail = f"the field {key} would be left out of what the model sees"
-            raise RowError("unsupported_field", detail)
+def _refuse_tools(row: Row, layout: ChatLayout | RecordLayout) -> None:
+    """Refuse tools, which no template gets to see here."""
+    refuse_filled(row, ("tools" if isinstance(layout, RecordLayout) else layout.tools,))
 
 
-def _missing(row: Row, field: str) -> RowError:
-    found = ", ".join(row) or "none"
-    return RowError("missing_field", f"the field {field} is missing (found: {found})")
+def _refuse_calls(row: Row, layout: Layout, messages: Sequence[Message]) -> None:
+    """Refuse calls of tools, which no template gets to see here, by the place of the first."""
+    at = next((at for at, message in enumerate(messages) if message.tool_calls), None)
+    if at is None:
+        return
+    field, key = "messages", "tool_calls"
+    if isinstance(layout, TurnsLayout):
+        # A system prompt beside the turns stands before them.
+        at -= len(messages) - len(row[layout.turns])
+        field = layout.turns
+        key = key if row[field][at].get(key) else layout.content
+    raise RowError("unsupported_field", f"{field}[{at}].{key} is not supported: it calls tools")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PREPARED_FORMAT = 1
 """Raised whenever the same inputs give other rows or another layout on disk."""
 
-# The sources stand for the first four; the template's text for the name of the template.
-_NAMES_OF_FILES = {"train_file", "val_file", "dataset", "dataset_dir"}
+# The sources stand for the first five; the template's text for the name of the template.
+_NAMES_OF_FILES = {"train_file", "val_file", "dataset", "dataset_dir", "sources"}
 _NOT_IN_THE_ROWS = {"template", "prepared_dir", "overwrite_cache", "preprocessing_num_workers"}
 
 
@@ -89,7 +89,7 @@ def _hub_fingerprint(source: Source) -> str:
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(
             f"{source.hub} is no file here, and can't be found on the hub: {error}",
-            where=source.name,
+            where=source.label,
             mend="Check the path or the name, and the network.",
         ) from error
     return str(builder.hash)

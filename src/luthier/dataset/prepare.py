@@ -190,7 +190,7 @@ class _Job:
         skip_refused = self.corpus_settings.on_bad_row == "skip"
         side = SideMaker(renderer, settings, skip_refused, self.progress).make(corpus)
         if not side.rows:
-            raise _nothing_left(side, [source.name for source in sources])
+            raise _nothing_left(side, [source.label for source in sources])
         return side
 
     def _sample(self, corpus: Corpus) -> None:

@@ -11,11 +11,10 @@ what the manifest says.
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from luthier.contracts.conversation import Rejection
 from luthier.contracts.notice import Notice
 from luthier.core.cache import cache_folder
-from luthier.core.errors import LuthierError
+from luthier.core.disk import check_room
+from luthier.core.disk import disk_errors as core_disk_errors
 from luthier.core.files import STAGING_PREFIX, staged_folder, write_json
 from luthier.core.hashing import hash_file
-from luthier.core.units import format_bytes
 from luthier.corpus.load import write_rejected
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+_WHAT = "prepared data"
+_ELSEWHERE = "prepared_dir (or LUTHIER_CACHE) to a folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def write_prepared(
     """
     with disk_errors(folder.parent, needed_bytes):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(folder.parent, needed_bytes)
+        check_room(folder.parent, _WHAT, _ELSEWHERE, needed_bytes)
         _remove_abandoned(folder)
         with staged_folder(folder) as staging, _no_progress_bars():
             for name, rows in splits.items():
@@ -130,39 +129,9 @@ def read_prepared(folder: Path, key: str) -> Prepared | None:
     )
 
 
-@contextmanager
-def disk_errors(root: Path, needed_bytes: int = 0) -> Generator[None]:
-    """Say plainly that a disk is full or a folder closed.
-
-    Raises:
-        LuthierError: In place of such an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise _disk_full(root, needed_bytes) from error
-        if error.errno in _NO_PLACE:
-            raise LuthierError(
-                f"prepared data can't be written: {error.strerror}",
-                where=str(root),
-                mend="Set prepared_dir (or LUTHIER_CACHE) to a folder that you may write to.",
-            ) from error
-        raise
-
-
-def _check_room(root: Path, needed_bytes: int) -> None:
-    if shutil.disk_usage(root).free < needed_bytes:
-        raise _disk_full(root, needed_bytes)
-
-
-def _disk_full(root: Path, needed_bytes: int) -> LuthierError:
-    free = format_bytes(shutil.disk_usage(root).free)
-    return LuthierError(
-        f"the disk is full: prepared data needs {format_bytes(needed_bytes)}, {free} are free",
-        where=str(root),
-        mend="Free some room, or set prepared_dir (or LUTHIER_CACHE) to a folder on another disk.",
-    )
+def disk_errors(root: Path, needed_bytes: int = 0) -> AbstractContextManager[None]:
+    """Say plainly that a disk is full or a folder closed; see `core.disk.disk_errors`."""
+    return core_disk_errors(root, _WHAT, _ELSEWHERE, needed_bytes)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -22,19 +22,30 @@ from luthier.recipes.config_layout import Leaf, leaves
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What the user typed after the command's name."""
+    """What the user typed after the command's name.
+
+    Attributes:
+        config: The settings file.
+        entries: Settings given as flags.
+        options: The command's own flags.
+        words: Words that are no flag, where the command takes several.
+    """
 
     config: Path | None
     entries: tuple[Entry, ...]
     options: dict[str, str | bool]
+    words: tuple[str, ...] = ()
 
 
-def read_flags(args: Sequence[str], options: Sequence[str] = ()) -> CommandLine:
+def read_flags(
+    args: Sequence[str], options: Sequence[str] = (), *, many_words: bool = False
+) -> CommandLine:
     """Split a command line into its settings file, its settings and the command's own options.
 
     Args:
         args: What stands after the command's name.
         options: Names of flags that belong to the command and are no settings.
+        many_words: Hand words that are no flag on as they are: a settings file may be among them.
 
     Raises:
         SettingsError: An unknown flag, a missing value, or two settings files.
@@ -43,15 +54,19 @@ def read_flags(args: Sequence[str], options: Sequence[str] = ()) -> CommandLine:
     config: Path | None = None
     entries: dict[str, Entry] = {}
     taken: dict[str, str | bool] = {}
+    words: list[str] = []
     rest = list(args)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            config = _one_config(config, word)
+            if many_words:
+                words.append(word)
+            else:
+                config = one_config(config, word)
             continue
         name, glued, value = word[2:].partition("=")
         if name == "config":
-            config = _one_config(config, value if glued else _next_value(rest, "--config"))
+            config = one_config(config, value if glued else _next_value(rest, "--config"))
         elif name in options:
             taken[name] = value if glued else (rest.pop(0) if _is_value(rest) else True)
         elif name in known:
@@ -60,7 +75,7 @@ def read_flags(args: Sequence[str], options: Sequence[str] = ()) -> CommandLine:
             entries[name] = Entry(name, _parse(raw, leaf), f"--{name}")
         else:
             raise unknown_name(name, f"--{name}", [*known, *options, "config"])
-    return CommandLine(config, tuple(entries.values()), taken)
+    return CommandLine(config, tuple(entries.values()), taken, tuple(words))
 
 
 def drop_flags(args: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -82,7 +97,12 @@ def drop_flags(args: Sequence[str], names: Sequence[str]) -> list[str]:
     return kept
 
 
-def _one_config(earlier: Path | None, word: str) -> Path:
+def one_config(earlier: Path | None, word: str) -> Path:
+    """Return a settings file's path.
+
+    Raises:
+        SettingsError: There is another one already.
+    """
     if earlier is not None:
         raise SettingsError(
             f"two settings files are given: {earlier} and {word}",

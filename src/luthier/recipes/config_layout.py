@@ -54,7 +54,7 @@ class Leaf:
     @property
     def accepts_collection(self) -> bool:
         """Whether a value in brackets or braces can be meant."""
-        return bool({list, dict} & _flat_types(self.field.annotation))
+        return bool({list, tuple, dict} & _flat_types(self.field.annotation))
 
 
 BARE_FLAGS = frozenset({"flash_attn", "resume_from_checkpoint"})

@@ -193,6 +193,7 @@ def _check_rules(config: RunConfig, entries: Mapping[str, Entry]) -> None:
         if entry is None:
             continue
         value = getattr(getattr(config, leaf.section), rule.name)
-        counts = rule.even_default or value != leaf.field.default
+        default = leaf.field.get_default(call_default_factory=True)
+        counts = rule.even_default or value != default
         if counts and rule.broken(config):
             raise SettingsError(f"{rule.name} {rule.problem}", where=entry.where, mend=rule.mend)

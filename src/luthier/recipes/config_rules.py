@@ -6,10 +6,11 @@ its default, so that a run.yaml, which spells out all settings, is as good as th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from luthier.recipes.run_config import RunConfig
+from luthier.corpus.sources import has_validation
+from luthier.recipes.run_config import STEP_SETTINGS, RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Rule:
 
 
 def _no_validation(config: RunConfig) -> bool:
-    return config.data.val_file is None and not config.data.val_size
+    return not has_validation(config.data)
 
 
 def _not_lora(config: RunConfig) -> bool:
@@ -45,6 +46,22 @@ def _by_transformers(config: RunConfig) -> bool:
 
 def _has_adapter(config: RunConfig) -> bool:
     return config.model.adapter_name_or_path is not None
+
+
+def _without_step(name: str) -> Callable[[RunConfig], bool]:
+    return lambda config: name not in config.preparation.steps
+
+
+def _step_rules() -> Iterator[Rule]:
+    """Yield for each setting of a step that it needs the step."""
+    for name, model in STEP_SETTINGS.items():
+        for leaf in model.model_fields:
+            yield Rule(
+                leaf,
+                _without_step(name),
+                f"is set, and the step {name} is not among the steps of this run",
+                f"Add {name} to steps, or take {leaf} out.",
+            )
 
 
 _NEEDS_VALIDATION = "is set, and there are no validation rows"
@@ -61,7 +78,16 @@ _ADAPTER_SHAPE = (
 _GIVEN_BY_ADAPTER = "is set, and the adapter of adapter_name_or_path has its own"
 _USE_ADAPTER_AS_IS = "Take it out, or start a new adapter without adapter_name_or_path."
 
+STEP_RULES: tuple[Rule, ...] = tuple(_step_rules())
+
 RULES: tuple[Rule, ...] = (
+    *STEP_RULES,
+    Rule(
+        "split_likeness",
+        lambda c: not c.preparation.steps or _no_validation(c),
+        "is set, and no corpus is split",
+        "Give steps and val_size, or take it out.",
+    ),
     Rule("eval_steps", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),
     Rule(
         "eval_strategy",

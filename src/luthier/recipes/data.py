@@ -7,10 +7,15 @@ from typing import Any
 
 from luthier.contracts.notice import Notice
 from luthier.core.errors import SettingsError
+from luthier.corpus.folder import VAL, side_files
+from luthier.corpus.settings import CorpusSettings
 from luthier.dataset.prepare import Prepared, prepare
 from luthier.dataset.rendering import stop_token_ids
 from luthier.dataset.templates import resolve_template
 from luthier.dataset.tokenizer import load_tokenizer
+from luthier.recipes.corpus import prepare_corpus
+from luthier.recipes.corpus_command import choose_runner
+from luthier.recipes.corpus_plan import CorpusPlan, unused_weights
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
 
@@ -33,12 +38,17 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
         DataError: The data can't be read or holds nothing to train on.
         ModelError: The tokenizer or the template can't be used.
     """
-    if config.data.train_file is None and config.data.dataset is None:
+    data = config.data
+    if data.train_file is None and data.dataset is None and data.sources is None:
         raise SettingsError(
             "there is no training data",
             where="train_file",
             mend="Set train_file to a json, jsonl, csv or parquet file, or give --train_file.",
         )
+    if config.preparation.steps:
+        data = _prepared_on_the_way(config, screen)
+    elif any(source.weight is not None for source in data.sources or ()):
+        raise unused_weights()
     tokenizer = load_tokenizer(
         config.model.model_name_or_path,
         revision=config.model.model_revision,
@@ -46,7 +56,7 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
     )
     tokenizer, notices = resolve_template(tokenizer, config.tokens.template)
     prepared = prepare(
-        config.data,
+        data,
         config.tokens,
         tokenizer,
         seed=config.run.seed,
@@ -55,3 +65,21 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
     )
     screen.data(prepared)
     return PreparedRun(prepared, tokenizer, tuple(stop_token_ids(tokenizer)), prepared.notices)
+
+
+def _prepared_on_the_way(config: RunConfig, screen: Screen) -> CorpusSettings:
+    """Run the corpus steps, or find them done, and return the settings of what they left."""
+    plan = CorpusPlan.of(config)
+    runner = choose_runner(plan, config.tokens.preprocessing_num_workers)
+    corpus = prepare_corpus(plan, None, runner, screen.working)
+    screen.corpus(corpus)
+    has_val = bool(side_files(corpus.folder, VAL))
+    return config.data.model_copy(
+        update={
+            "train_file": str(corpus.folder),
+            "dataset": None,
+            "sources": None,
+            "val_file": str(corpus.folder) if has_val else None,
+            "val_size": 0.0,
+        }
+    )

@@ -6,6 +6,7 @@ sectioned file say the same (`config_layout.py`). Importing this module imports 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -13,7 +14,20 @@ from pydantic import Field
 from luthier.batches.settings import BatchSettings
 from luthier.checkpoints.settings import CheckpointSettings
 from luthier.contracts.settings import Settings
-from luthier.corpus.settings import CorpusSettings
+from luthier.corpus.settings import CorpusSettings, PreparationSettings
+from luthier.corpus.steps.settings import (
+    DecontaminateSettings,
+    ExactSettings,
+    GroupSettings,
+    LanguageSettings,
+    NearSettings,
+    PiiSettings,
+    QualitySettings,
+    RepairSettings,
+    SampleSettings,
+    SchemaSettings,
+    SemanticSettings,
+)
 from luthier.dataset.settings import DatasetSettings
 from luthier.engine.settings import (
     AdamWOptimizer,
@@ -28,6 +42,20 @@ from luthier.models.settings import (
     TuningSettings,
 )
 from luthier.objectives.settings import ObjectiveSettings
+
+STEP_SETTINGS: Mapping[str, type[Settings]] = {
+    "repair": RepairSettings,
+    "schema": SchemaSettings,
+    "quality": QualitySettings,
+    "language": LanguageSettings,
+    "pii": PiiSettings,
+    "exact": ExactSettings,
+    "near": NearSettings,
+    "semantic": SemanticSettings,
+    "decontaminate": DecontaminateSettings,
+    "sample": SampleSettings,
+}
+"""The settings of each corpus step, for checks that load no step."""
 
 
 class RunSettings(Settings):
@@ -60,6 +88,18 @@ class RunConfig(Settings):
     tuning: TuningSettings = LoraTuning()
     quantization: QuantizationSettings = QuantizationSettings()
     data: CorpusSettings = CorpusSettings()
+    preparation: PreparationSettings = PreparationSettings()
+    repair: RepairSettings = RepairSettings()
+    row_schema: SchemaSettings = SchemaSettings()
+    quality: QualitySettings = QualitySettings()
+    language: LanguageSettings = LanguageSettings()
+    pii: PiiSettings = PiiSettings()
+    exact: ExactSettings = ExactSettings()
+    near: NearSettings = NearSettings()
+    semantic: SemanticSettings = SemanticSettings()
+    decontaminate: DecontaminateSettings = DecontaminateSettings()
+    sample: SampleSettings = SampleSettings()
+    split: GroupSettings = GroupSettings()
     tokens: DatasetSettings = DatasetSettings()
     batches: BatchSettings = BatchSettings()
     objective: ObjectiveSettings = ObjectiveSettings()

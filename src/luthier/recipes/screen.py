@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from luthier.dataset.prepare import Prepared
     from luthier.engine.precision import Precision
     from luthier.models.adapters import ParameterCount
+    from luthier.recipes.corpus import PreparedCorpus
 
 
 class Screen(Observer, Protocol):
@@ -28,6 +29,10 @@ class Screen(Observer, Protocol):
 
     def notice(self, notice: Notice) -> None:
         """Something was substituted, or deserves a warning."""
+        ...
+
+    def corpus(self, corpus: PreparedCorpus) -> None:
+        """The corpus steps are done, or were found done."""
         ...
 
     def data(self, prepared: Prepared) -> None:

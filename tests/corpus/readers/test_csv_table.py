@@ -74,3 +74,11 @@ def test_damage_to_the_whole_file(write_bytes, read_all, text: bytes, message: s
     with pytest.raises(DataError, match=message) as caught:
         read_all(read_csv, write_bytes("a.csv", text))
     assert caught.value.mend
+
+
+def test_row_without_end_is_refused_before_it_fills_the_memory(write_bytes, read_all, monkeypatch):
+    monkeypatch.setattr("luthier.corpus.readers.csv_table.MAX_ROW_BYTES", 50)
+    good = "".join(f"{number},2\n" for number in range(30))
+    path = write_bytes("a.csv", f'a,b\n{good}"open,2\n{good}'.encode())
+    with pytest.raises(DataError, match=r"a\.csv:32: the row .* is longer .*\n  Close the quote"):
+        read_all(read_csv, path)

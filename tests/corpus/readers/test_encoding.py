@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gzip
+import shlex
+from pathlib import Path
+
 import pytest
 
 from luthier.corpus.readers.encoding import (
@@ -86,3 +90,18 @@ def test_unknown_encoding_asks_for_its_name(write_bytes):
     error = encoding_error(path, 1, _error_of(b"\x81\x90\x8d"))
     assert error.mend is not None
     assert "iconv -f ITS_ENCODING" in error.mend
+
+
+def test_packed_files_are_unpacked_for_the_sample_and_for_the_mend(write_bytes):
+    data = f'{{"a": "{_CHINESE}"}}\n'.encode("gbk")
+    path = write_bytes("a b.jsonl.gz", gzip.compress(data))
+    error = encoding_error(path, 1, _error_of(data), num_before=100)
+    assert error.problem == (
+        "the file is not UTF-8 (first at byte 108 of this line), it is probably GBK"
+    )
+    target = shlex.quote(str(path.with_name("a b.utf8.jsonl.gz")))
+    assert error.mend == (
+        f"Convert it: gzip -dc '{path}' | iconv -f gbk -t utf-8 | gzip > {target}"
+    )
+    assert "| zstd > a.utf8.txt.zst" in convert_mend(Path("a.txt.zst"), "gbk")
+    assert convert_mend(Path("data"), "gbk").endswith("data > data.utf8")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.core.errors import DataError
+from luthier.corpus.readers import text_window
 from luthier.corpus.readers.json_array import read_json_array
 
 
@@ -97,3 +101,80 @@ def test_rows_on_one_line_are_told_apart_by_number(tmp_path):
         str(origin) for origin, _ in read_json_array(path, lambda row: pytest.fail(str(row)))
     ]
     assert origins == [f"{path}:1", f"{path} row 1", f"{path}:2"]
+
+
+_DAMAGE = st.sampled_from(
+    [*'{}[],:"\\ \n', "1e", "-", "Infin", "tru", "\\u12", "\\ud83d", "9" * 5_000, "\n" * 30, "\x01"]
+)
+
+
+def _outcome(path: Path) -> tuple[list[Any], str]:
+    found: list[Any] = []
+    try:
+        for origin, row in read_json_array(path, lambda bad: found.append(str(bad))):
+            found.append((origin, repr(row)))
+    except DataError as error:
+        return found, str(error)
+    return found, ""
+
+
+@given(
+    rows=st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.floats() | st.text(max_size=9) | st.none())
+        | st.integers()
+    ),
+    indent=st.none() | st.just(1),
+    damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), _DAMAGE | st.just(""))),
+    num_bytes=st.integers(4, 40),
+)
+def test_outcome_is_the_same_wherever_the_window_ends(
+    tmp_path_factory, rows, indent, damage, num_bytes
+):
+    text = json.dumps(rows, indent=indent, ensure_ascii=False)
+    for at, num_lost, more in damage:
+        text = text[:at] + more + text[at + num_lost :]
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    path.write_bytes((text or " ").encode())
+    whole = _outcome(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_window, "_READ_BYTES", num_bytes)
+        assert _outcome(path) == whole
+
+
+def test_memory_holds_the_row_and_not_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_window, "_READ_BYTES", 1 << 12)
+    path = tmp_path / "a.json"
+    path.write_text("[" + ",".join([json.dumps({"a": "x" * 200})] * 20_000) + "]", encoding="utf-8")
+    tracemalloc.start()
+    num_rows = sum(1 for _ in read_json_array(path, lambda bad: pytest.fail(str(bad))))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_rows == 20_000
+    assert peak < path.stat().st_size / 10
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1},\n{"a": "open', r"a\.json:2: the row that starts on this line is longer than"),
+        ('{"a": [', r"a\.json:1: the file is no list of rows, and the value that .* is longer"),
+    ],
+)
+def test_values_without_end(write_bytes, read_all, monkeypatch, text: str, message: str):
+    monkeypatch.setattr(text_window, "MAX_ROW_BYTES", 100)
+    monkeypatch.setattr(text_window, "_READ_BYTES", 16)
+    with pytest.raises(DataError, match=message):
+        read_all(read_json_array, write_bytes("a.json", (text + " " * 200).encode()))
+
+
+def _read_all_good(path: Path) -> list[Any]:
+    return list(read_json_array(path, lambda bad: pytest.fail(str(bad))))
+
+
+def test_broken_row_is_reported_long_before_the_end_of_the_file(write_bytes, monkeypatch):
+    monkeypatch.setattr(text_window, "MAX_ROW_BYTES", 6_000)
+    monkeypatch.setattr(text_window, "_READ_BYTES", 32)
+    for broken, message in (("tru", "Expecting value"), ("9" * 5_000, "Number too long")):
+        text = f'[{{"a": 1}},\n{{"a": {broken}}}, ' + '{"a": 1}, ' * 2_000
+        with pytest.raises(DataError, match=rf"a\.json:2: row 1, .* is not valid JSON: {message}"):
+            _read_all_good(write_bytes("a.json", text.encode()))

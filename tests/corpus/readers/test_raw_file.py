@@ -7,7 +7,15 @@ import pytest
 
 from luthier.core.errors import DataError
 from luthier.corpus.bad_rows import RowError
-from luthier.corpus.readers.raw_file import check_width, decode_line, open_data_file, read_text
+from luthier.corpus.readers import raw_file
+from luthier.corpus.readers.raw_file import (
+    check_width,
+    decode_line,
+    decode_part,
+    lines_of,
+    open_data_file,
+    read_text,
+)
 
 
 def test_open_reads_bytes(write_bytes):
@@ -92,3 +100,37 @@ def test_decode_line_names_the_encoding(write_bytes):
     path = write_bytes("a.jsonl", b"{}\n" + line)
     with pytest.raises(DataError, match=r"a\.jsonl:2: .*probably GBK"):
         decode_line(path, 2, line)
+
+
+def test_parts_may_cut_a_character_unless_they_are_the_last(tmp_path: Path):
+    data = "é天".encode()
+    assert decode_part(tmp_path, data[:4], is_last=False) == ("é", 2)
+    assert decode_part(tmp_path, data) == ("é天", 5)
+    with pytest.raises(DataError, match=r":7: the file ends in the middle of a character"):
+        decode_part(tmp_path, data[:4], line=7)
+    with pytest.raises(DataError, match=r":7: zero bytes at byte 12 of this line"):
+        decode_part(tmp_path, b"a\0", line=7, num_before=10)
+    with pytest.raises(DataError, match=r":8: zero bytes at byte 1 of this line"):
+        decode_part(tmp_path, b"a\n\0", line=7, num_before=10)
+
+
+def test_lines_of_any_length_have_their_number(write_bytes, monkeypatch):
+    monkeypatch.setattr(raw_file, "_PIECE_BYTES", 4)
+    path = write_bytes("a.txt", b"\xef\xbb\xbfab\n\nabcd\nabcdefghijk\nabcdefg")
+    with open_data_file(path) as stream:
+        assert list(lines_of(path, stream)) == [
+            (1, b"ab\n"),
+            (2, b"\n"),
+            (3, b"abcd\n"),
+            (4, b"abcdefghijk\n"),
+            (5, b"abcdefg"),
+        ]
+
+
+def test_line_without_end_is_refused(write_bytes, monkeypatch):
+    monkeypatch.setattr(raw_file, "_PIECE_BYTES", 4)
+    monkeypatch.setattr(raw_file, "MAX_ROW_BYTES", 10)
+    path = write_bytes("a.txt", b"012345678\n0123456789ab\n")
+    message = r"a\.txt:2: this line is longer than 10 bytes\n  Put each row on a line of its own"
+    with open_data_file(path) as stream, pytest.raises(DataError, match=message):
+        list(lines_of(path, stream))

@@ -94,6 +94,43 @@ def test_short_turns_only_word_by_word():
     assert not _run(tests, ("Tell me: what is the capital of France?", "x")).drops
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_short_turns_with_a_word_changed(language: str):
+    tests = [_say(language, size) for size in range(9, 24) for _ in range(8)]
+    edited = [[*words[:3], *_say(language, 1), *words[4:]] for words in tests]
+    # A third of the words stays: the same kind of question about another thing.
+    other = [[*words[: len(words) // 3], *_say(language, len(words) // 2)] for words in tests]
+    rows = [(_join(words, language), "x") for words in tests]
+    result = _run(rows, *((_join(words, language), "x") for words in [*edited, *other]))
+    found = {int(drop.id): drop.matched_id for drop in result.drops}
+    assert found == {row: f"test:{row}" for row in range(len(tests))}
+
+
+def test_short_turns_of_eight_words_and_less_with_a_word_changed():
+    for size in (6, 8):
+        words = _say("en", size)
+        changed = [*words[:3], *_say("en", 1), *words[4:]]
+        assert not _run([(" ".join(words), "x")], (" ".join(changed), "x")).drops
+
+
+def test_short_threshold():
+    words = _say("en", 12)
+    index = index_evaluation([[("test:0", [" ".join(words)])]])
+    columns = _columns((" ".join([*words[:5], *_say("en", 1), *words[6:]]),))
+    (drop,) = Decontaminate(index)(columns).drops
+    assert drop.score == round(9 / 13, 4)
+    strict = DecontaminateSettings(decontaminate_short_threshold=0.7)
+    assert not Decontaminate(index, strict)(columns).drops
+
+
+def test_template_of_short_turns_gives_nothing_away():
+    places = [" ".join(_say("en", 6)) for _ in range(30)]
+    tests = [(f"what is the name of the largest town near {place}", "x") for place in places]
+    rows = [f"what is the name of the largest town near {' '.join(_say('en', 6))}" for _ in "abc"]
+    assert not _run(tests, *((row, "x") for row in rows)).drops
+    assert len(_run(tests[:5], *((row, "x") for row in rows)).drops) == 3
+
+
 def test_template_of_the_test_gives_nothing_away():
     template = " ".join(_say("en", 30))
     tests = [(f"{template} {' '.join(_say('en', 12))}", template) for _ in range(40)]

@@ -1,4 +1,7 @@
-"""The reader of each kind of file, chosen by the file's suffix and, for JSON, by its content."""
+"""The reader of each kind of file, chosen by the file's suffix and, for JSON, by its content.
+
+A second suffix (.jsonl.gz) says how the file is compressed, which is no business of the readers.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ import orjson
 from luthier.contracts.conversation import Origin
 from luthier.core.errors import DataError
 from luthier.corpus.bad_rows import OnBadRow
+from luthier.corpus.readers.compressed import PACKED_SUFFIXES, split_suffix
 from luthier.corpus.readers.csv_table import read_csv
 from luthier.corpus.readers.hub import read_hub
 from luthier.corpus.readers.json_array import read_json_array
 from luthier.corpus.readers.json_lines import read_json_lines
 from luthier.corpus.readers.parquet_table import read_parquet
-from luthier.corpus.readers.raw_file import UTF8_BOM, open_data_file
+from luthier.corpus.readers.raw_file import UTF8_BOM, lines_of, open_data_file
 from luthier.corpus.readers.source import Source
+from luthier.corpus.readers.text_lines import read_text_lines
 
 Rows = Iterator[tuple[Origin, dict[str, Any]]]
+_HEAD_BYTES = 1 << 16
 
 
 def read_source(source: Source, on_bad_row: OnBadRow) -> Rows:
@@ -40,12 +46,13 @@ def read_source(source: Source, on_bad_row: OnBadRow) -> Rows:
 def read_rows(path: Path, on_bad_row: OnBadRow) -> Rows:
     """Yield the rows of a file in their order; see `read_source`."""
     check_kind(path)
-    return READERS[path.suffix.lower()](path, on_bad_row)
+    return READERS[split_suffix(path)[0]](path, on_bad_row)
 
 
 def is_data_file(path: Path) -> bool:
     """Return whether the name is that of a kind of file that can be read."""
-    return path.suffix.lower() in READERS
+    kind, packing = split_suffix(path)
+    return kind in READERS and not (packing and kind in _PACKED_WITHIN)
 
 
 def check_kind(path: Path) -> None:
@@ -56,11 +63,16 @@ def check_kind(path: Path) -> None:
     """
     if is_data_file(path):
         return
-    packed = path.suffix.lower() in {".gz", ".zst", ".zip", ".xz", ".bz2"}
+    kind, packing = split_suffix(path)
+    mend = f"Known: {KNOWN_KINDS}."
+    if packing or kind in {".zip", ".xz", ".bz2"}:
+        mend = "Unpack it first."
+    if packing and not kind:
+        mend = f"Name it by what it holds, such as {path.stem}.jsonl{packing}, or unpack it first."
     raise DataError(
-        f"files of the kind {path.suffix or 'without suffix'} can't be read",
+        f"files of the kind {kind + packing or 'without suffix'} can't be read",
         where=str(path),
-        mend="Unpack it first." if packed else f"Known: {', '.join(READERS)}.",
+        mend=mend,
     )
 
 
@@ -77,16 +89,21 @@ def read_json(path: Path, on_bad_row: OnBadRow) -> Rows:
 
 
 def _holds_lines(path: Path) -> bool:
-    is_lines_by_name = path.suffix.lower() != ".json"
+    is_lines_by_name = split_suffix(path)[0] != ".json"
+    # A list may stand on one line as long as the file: so its first bytes are looked at alone.
     with open_data_file(path) as stream:
-        filled = (raw for raw in stream if raw.removeprefix(UTF8_BOM).strip())
-        first = next(filled, b"").removeprefix(UTF8_BOM).strip()
-        if first.startswith(b"["):
-            return False
-        if is_lines_by_name or not first.startswith(b"{"):
-            return is_lines_by_name
+        head = stream.readline(_HEAD_BYTES).removeprefix(UTF8_BOM)
+        while head and not head.strip():
+            head = stream.readline(_HEAD_BYTES)
+    first = head.strip()[:1]
+    if first == b"[":
+        return False
+    if is_lines_by_name or first != b"{":
+        return is_lines_by_name
+    with open_data_file(path) as stream:
+        filled = (raw for _, raw in lines_of(path, stream) if raw.strip())
         try:
-            orjson.loads(first)
+            orjson.loads(next(filled))
         except orjson.JSONDecodeError:
             return False
         return next(filled, None) is not None
@@ -97,6 +114,14 @@ READERS: Mapping[str, Callable[[Path, OnBadRow], Rows]] = {
     ".jsonl": read_json,
     ".ndjson": read_json,
     ".csv": read_csv,
+    ".txt": read_text_lines,
     ".parquet": read_parquet,
 }
-"""Kinds of files by suffix."""
+"""Kinds of files by suffix, without that of a compression."""
+_PACKED_WITHIN = frozenset({".parquet"})
+"""Kinds that compress what they hold themselves, and must be read out of order."""
+KNOWN_KINDS = (
+    f"{', '.join(READERS)}; all but {', '.join(sorted(_PACKED_WITHIN))} "
+    f"also with {' or '.join(PACKED_SUFFIXES)} behind it"
+)
+"""All kinds, in words, for messages."""

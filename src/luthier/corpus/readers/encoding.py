@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from luthier.core.errors import DataError
+from luthier.corpus.readers.compressed import open_unpacked, split_suffix
 
 _SAMPLE_BYTES = 1 << 20
 _NEAR_BYTES = 1 << 10
@@ -66,20 +67,23 @@ def guess_encoding(data: bytes) -> str | None:
     return best
 
 
-def encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
+def encoding_error(
+    path: Path, line: int, error: UnicodeDecodeError, *, num_before: int = 0
+) -> DataError:
     """Build the error for bytes that are not UTF-8.
 
     Args:
         path: The file.
         line: Line of the first bad byte, from 1.
-        error: What the UTF-8 codec said of the line or of the whole file.
+        error: What the UTF-8 codec said of the line or of a part of the file.
+        num_before: Bytes of this line that stand before that part.
     """
-    with path.open("rb") as stream:
+    with open_unpacked(path) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     near = error.object[max(0, error.start - _NEAR_BYTES) : error.start + _NEAR_BYTES]
     if near not in sample:
         sample += near
-    byte = byte_in_line(error.object, error.start)
+    byte = byte_in_line(error.object, error.start) + num_before
     where = f"{path}:{line}"
     if _is_mostly_utf8(sample):
         return DataError(
@@ -98,11 +102,15 @@ def encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> DataErro
 
 def convert_mend(path: Path, codec: str | None) -> str:
     """Return the instruction that converts a file to UTF-8."""
-    source, target = (
-        shlex.quote(str(path)),
-        shlex.quote(f"{path.with_suffix('')}.utf8{path.suffix}"),
-    )
-    return f"Convert it: iconv -f {codec or 'ITS_ENCODING'} -t utf-8 {source} > {target}"
+    kind, packing = split_suffix(path)
+    stem = str(path)[: len(str(path)) - len(kind + packing)]
+    ending = str(path)[len(stem) :]
+    source, target = shlex.quote(str(path)), shlex.quote(f"{stem}.utf8{ending}")
+    convert = f"iconv -f {codec or 'ITS_ENCODING'} -t utf-8"
+    if packing:
+        tool = "gzip" if packing == ".gz" else "zstd"
+        return f"Convert it: {tool} -dc {source} | {convert} | {tool} > {target}"
+    return f"Convert it: {convert} {source} > {target}"
 
 
 def _is_mostly_utf8(data: bytes) -> bool:

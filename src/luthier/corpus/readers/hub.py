@@ -33,7 +33,7 @@ def _load(source: Source) -> Any:
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DataError(
             f"{source.hub} can't be loaded from the hub: {error}",
-            where=source.name,
+            where=source.label,
             mend="If a file is meant: there is none of this path. If the hub is meant: check the "
             "name and the network, or download the files elsewhere and name their folder.",
         ) from error
@@ -43,7 +43,7 @@ def _load(source: Source) -> Any:
             return splits[name]
     raise DataError(
         f"{source.hub} has no split {' or '.join(source.splits)}, only {', '.join(splits)}",
-        where=source.name,
+        where=source.label,
         mend="Name another data set, or a split in dataset_info.json; for validation, val_size "
         "cuts rows from the training data.",
     )

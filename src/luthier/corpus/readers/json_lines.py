@@ -17,13 +17,7 @@ import orjson
 
 from luthier.contracts.conversation import Origin
 from luthier.corpus.bad_rows import OnBadRow, RowError
-from luthier.corpus.readers.raw_file import (
-    UTF8_BOM,
-    check_width,
-    decode_line,
-    empty_error,
-    open_data_file,
-)
+from luthier.corpus.readers.raw_file import decode_line, empty_error, lines_of, open_data_file
 from luthier.corpus.readers.strict_json import StrictDecoder, as_row, count_keys
 
 # A quote and a colon: at each key, and at times within a text (\": there). So an equal count of
@@ -39,14 +33,12 @@ def read_json_lines(path: Path, on_bad_row: OnBadRow) -> Iterator[tuple[Origin, 
         on_bad_row: Called with each line that is no usable row.
 
     Raises:
-        DataError: The file can't be read, is not UTF-8, or holds nothing but blank lines.
+        DataError: The file can't be read, is not UTF-8, has a line without end, or
+            holds nothing but blank lines.
     """
     row = -1
     with open_data_file(path) as stream:
-        for line, raw in enumerate(stream, 1):
-            if line == 1:
-                check_width(path, raw[:4])
-                raw = raw.removeprefix(UTF8_BOM)
+        for line, raw in lines_of(path, stream):
             if not raw.strip():
                 continue
             row += 1

@@ -15,6 +15,8 @@ from typing import Any, cast
 
 from luthier.corpus.bad_rows import RowError, kind_of
 
+TOO_DEEP = "Nested too deep"
+NUMBER_TOO_LONG = "Number too long"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -45,11 +47,11 @@ class StrictDecoder:
         try:
             value, end = self._decoder.raw_decode(text, start)
         except RecursionError as error:
-            raise JSONDecodeError("Nested too deep", text, start) from error
+            raise JSONDecodeError(TOO_DEEP, text, start) from error
         except JSONDecodeError:
             raise
         except ValueError as error:  # an integer with more digits than Python converts
-            raise JSONDecodeError("Number too long", text, start) from error
+            raise JSONDecodeError(NUMBER_TOO_LONG, text, start) from error
         if self._amiss is None and _SURROGATE_ESCAPE.search(text, start, end):
             self._amiss = _lone_surrogate(value)
         return value, end, self._amiss

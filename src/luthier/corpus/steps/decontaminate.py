@@ -3,7 +3,8 @@
 In: rows, and an index of the evaluation sets. Out: the rows without those that give a test away,
 and for each of these the test row. A turn of a row is compared with a turn of a test: it is given
 away where enough of its runs of eight words stand in the row, or, for a turn that is shorter than
-that, where the row has it word by word.
+that, where the row has it word by word. A word that is changed breaks eight runs, and a turn of few
+words has no others: it is also given away by a turn that shares most of its word pairs.
 
 Source:
     Brown et al., "Language models are few-shot learners" (2020), appendix C, and Gao et al.,
@@ -19,13 +20,12 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.contracts.settings import Settings
 from luthier.corpus.bad_rows import raise_unskippable
 from luthier.corpus.readers.dispatch import read_rows
 from luthier.corpus.steps.scopes import turn_texts
+from luthier.corpus.steps.settings import DecontaminateSettings
 from luthier.corpus.steps.shingles import (
     Hashes,
     Shingles,
@@ -41,18 +41,12 @@ _LEAST_WORDS = 6
 """A shorter turn ("The answer is B.") proves nothing."""
 _MOST_ROWS = 10
 """What stands in more rows of one test than this is its template, and gives nothing away."""
+_SHORT_WORDS = (8, 23)
+"""Turns of so many words are also compared by pairs; with fewer, a word changed is another turn."""
+_LEAST_PAIRS = 5
+"""A turn with fewer pairs that tell something has too little to compare."""
 Places = NDArray[np.int64]
 Shares = NDArray[np.float64]
-
-
-class DecontaminateSettings(Settings):
-    """Which tests must not stand in the training data."""
-
-    decontaminate_files: tuple[str, ...] = ()
-    """Evaluation sets: json, jsonl, csv or parquet files. The validation file is always added."""
-
-    decontaminate_threshold: float = Field(default=0.2, gt=0, le=1)
-    """Drop a row that holds at least this share of the 8-word runs of one turn of a test row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +60,10 @@ class EvaluationIndex:
         run_turns: The turn of each of them.
         wholes: Hash of each whole turn of enough words, ascending.
         whole_turns: The turn of each of them.
+        num_pairs: Different pairs of words of each short turn that tell something; 0 for others.
+        pairs: Hash of each of these pairs, ascending.
+        pair_turns: The turn of each of them.
+        templates: Hash of each pair of words that tells nothing.
     """
 
     names: tuple[str, ...]
@@ -74,6 +72,10 @@ class EvaluationIndex:
     run_turns: Places
     wholes: Hashes
     whole_turns: Places
+    num_pairs: Places
+    pairs: Hashes
+    pair_turns: Places
+    templates: Hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,13 @@ class Decontaminate:
         words = hash_words([text for row in rows for text in row])
         texts, turns, shares = _shared_runs(words, self.index)
         enough = shares >= self.settings.decontaminate_threshold
-        whole_texts, at = _find(_whole_turns(words), self.index.wholes)
-        texts = np.concatenate([texts[enough], whole_texts])
-        turns = np.concatenate([turns[enough], self.index.whole_turns[at]])
-        shares = np.concatenate([shares[enough], np.ones(len(at))])
+        whole = _whole_turns(words)
+        whole_texts, at = _find(whole.owners, whole.hashes, self.index.wholes)
+        like_texts, like_turns, likeness = _shared_pairs(words, self.index)
+        like = likeness >= self.settings.decontaminate_short_threshold
+        texts = np.concatenate([texts[enough], whole_texts, like_texts[like]])
+        turns = np.concatenate([turns[enough], self.index.whole_turns[at], like_turns[like]])
+        shares = np.concatenate([shares[enough], np.ones(len(at)), likeness[like]])
         # The most of a test counts, and of equals the first: it is written last.
         order = np.lexsort((-turns, shares))
         matches = zip(shares[order].tolist(), turns[order].tolist(), strict=True)
@@ -144,22 +149,58 @@ def index_evaluation(sets: Iterable[Iterable[tuple[str, Sequence[str]]]]) -> Eva
             texts reach the account of dropped rows only as the name and a share.
     """
     names: list[str] = []
-    parts: list[tuple[Hashes, Places]] = []
-    wholes: list[tuple[Hashes, Places]] = []
+    parts: list[_SetIndex] = []
     for rows in sets:
         known = [(name, list(turns)) for name, turns in rows]
-        texts = [text for _, turns in known for text in turns]
-        owners = np.repeat(np.arange(len(known)), [len(turns) for _, turns in known])
-        words = hash_words(texts)
-        turns, runs = _rare(hash_runs(words, RUN_WORDS, keep_short=False), owners)
-        parts.append((runs, turns + len(names)))
-        turns, whole = _rare(_whole_turns(words), owners)
-        wholes.append((whole, turns + len(names)))
+        parts.append(_index_set([turns for _, turns in known], len(names)))
         names += [name for name, turns in known for _ in turns]
-    runs, run_turns = _ascending(parts)
-    whole_hashes, whole_turns = _ascending(wholes)
-    num_runs = np.bincount(run_turns, minlength=len(names))
-    return EvaluationIndex(tuple(names), num_runs, runs, run_turns, whole_hashes, whole_turns)
+    runs, run_turns = _ascending([part.runs for part in parts])
+    wholes, whole_turns = _ascending([part.wholes for part in parts])
+    pairs, pair_turns = _ascending([part.pairs for part in parts])
+    return EvaluationIndex(
+        names=tuple(names),
+        num_runs=np.bincount(run_turns, minlength=len(names)),
+        runs=runs,
+        run_turns=run_turns,
+        wholes=wholes,
+        whole_turns=whole_turns,
+        num_pairs=np.bincount(pair_turns, minlength=len(names)),
+        pairs=pairs,
+        pair_turns=pair_turns,
+        templates=np.concatenate([part.templates for part in parts] or [np.zeros(0, np.uint64)]),
+    )
+
+
+_Part = tuple[Places, Hashes]
+"""Turns, and the hash of something that each of them has; no hash twice for a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SetIndex:
+    """What one evaluation set brings to the index."""
+
+    runs: _Part
+    wholes: _Part
+    pairs: _Part
+    templates: Hashes
+
+
+def _index_set(rows: Sequence[Sequence[str]], first_turn: int) -> _SetIndex:
+    """Index the turns of one set, numbered from `first_turn` on."""
+    owners = np.repeat(np.arange(len(rows)), [len(turns) for turns in rows])
+    words = hash_words([text for turns in rows for text in turns])
+
+    def rare(shingles: Shingles) -> _Part:
+        turns, hashes = _distinct(shingles, _in_many_rows(shingles, owners))
+        return turns + first_turn, hashes
+
+    pairs = _pairs(words, *_SHORT_WORDS)
+    return _SetIndex(
+        runs=rare(hash_runs(words, RUN_WORDS, keep_short=False)),
+        wholes=rare(_whole_turns(words)),
+        pairs=rare(pairs),
+        templates=_in_many_rows(pairs, owners),
+    )
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -176,26 +217,60 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield from _texts_in(inner)
 
 
-def _rare(shingles: Shingles, owners: Places) -> tuple[Places, Hashes]:
-    """Return turn and hash, each pair once, of what stands in few rows of the set."""
-    _, numbers = np.unique(shingles.hashes, return_inverse=True)
-    num_hashes = int(numbers.max()) + 1 if len(numbers) else 1
+def _in_many_rows(shingles: Shingles, owners: Places) -> Hashes:
+    """Return the hashes that stand in so many rows of the set that they are its template."""
+    hashes, numbers = np.unique(shingles.hashes, return_inverse=True)
+    num_hashes = max(len(hashes), 1)
     in_rows = np.unique(owners[shingles.owners] * num_hashes + numbers) % num_hashes
-    is_rare = np.bincount(in_rows, minlength=num_hashes) <= _MOST_ROWS
-    _, firsts = np.unique(shingles.owners * num_hashes + numbers, return_index=True)
-    firsts = firsts[is_rare[numbers[firsts]]]
-    return shingles.owners[firsts], shingles.hashes[firsts]
+    return hashes[np.bincount(in_rows, minlength=len(hashes)) > _MOST_ROWS]
+
+
+def _distinct(shingles: Shingles, left_out: Hashes) -> _Part:
+    """Return owner and hash, each pair once, but for some hashes."""
+    hashes, numbers = np.unique(shingles.hashes, return_inverse=True)
+    num_hashes = max(len(hashes), 1)
+    owners, numbers = np.divmod(np.unique(shingles.owners * num_hashes + numbers), num_hashes)
+    is_left = ~np.isin(hashes, left_out)[numbers]
+    return owners[is_left], hashes[numbers[is_left]]
 
 
 def _shared_runs(words: Shingles, index: EvaluationIndex) -> tuple[Places, Places, Shares]:
     """Return text, turn of a test, and the share of the turn's runs that the text has."""
-    texts, at = _find(hash_runs(words, RUN_WORDS, keep_short=False), index.runs)
+    nothing = np.zeros(0, np.uint64)
     # A run that a text repeats counts once.
-    texts, at = np.divmod(np.unique(texts * max(len(index.runs), 1) + at), max(len(index.runs), 1))
-    num_turns = max(len(index.names), 1)
-    pairs, shared = np.unique(texts * num_turns + index.run_turns[at], return_counts=True)
-    texts, turns = np.divmod(pairs, num_turns)
+    runs = _distinct(hash_runs(words, RUN_WORDS, keep_short=False), nothing)
+    texts, turns, shared = _count_shared(*_find(*runs, index.runs), index.run_turns)
     return texts, turns, shared / index.num_runs[turns]
+
+
+def _shared_pairs(words: Shingles, index: EvaluationIndex) -> tuple[Places, Places, Shares]:
+    """Return text, short turn of a test, and the share of the word pairs of both that they share.
+
+    Templates are left out on both sides: in a test of capitals the name of the country counts.
+    """
+    # A text of twice as many words is no copy with changes.
+    texts, pairs = _distinct(_pairs(words, 1, 2 * _SHORT_WORDS[1]), index.templates)
+    num_pairs = np.bincount(texts, minlength=len(words.counts))
+    texts, turns, shared = _count_shared(*_find(texts, pairs, index.pairs), index.pair_turns)
+    enough = index.num_pairs[turns] >= _LEAST_PAIRS
+    texts, turns, shared = texts[enough], turns[enough], shared[enough]
+    return texts, turns, shared / (num_pairs[texts] + index.num_pairs[turns] - shared)
+
+
+def _count_shared(texts: Places, at: Places, turns: Places) -> tuple[Places, Places, Places]:
+    """Return text, turn of a test, and how many hashes they share, of places of shared hashes."""
+    num_turns = int(turns.max()) + 1 if len(turns) else 1
+    pairs, shared = np.unique(texts * num_turns + turns[at], return_counts=True)
+    texts, turns = np.divmod(pairs, num_turns)
+    return texts, turns, shared
+
+
+def _pairs(words: Shingles, least: int, most: int) -> Shingles:
+    """Return the hash of each pair of neighbouring words, of texts of so many words only."""
+    pairs = hash_runs(words, 2, keep_short=False)
+    is_within = (words.counts >= least) & (words.counts <= most)
+    kept = pairs.hashes[np.repeat(is_within, pairs.counts)]
+    return Shingles(kept, offsets(np.where(is_within, pairs.counts, 0)))
 
 
 def _whole_turns(words: Shingles) -> Shingles:
@@ -208,15 +283,16 @@ def _whole_turns(words: Shingles) -> Shingles:
     return Shingles(mix(sums)[is_long[filled]], offsets(is_long.astype(np.int64)))
 
 
-def _ascending(parts: Sequence[tuple[Hashes, Places]]) -> tuple[Hashes, Places]:
-    hashes = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.uint64)])
-    turns = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.int64)])
+def _ascending(parts: Sequence[_Part]) -> tuple[Hashes, Places]:
+    """Return the hashes of several sets in ascending order, and the turn of each of them."""
+    turns = np.concatenate([part[0] for part in parts] or [np.zeros(0, np.int64)])
+    hashes = np.concatenate([part[1] for part in parts] or [np.zeros(0, np.uint64)])
     order = np.argsort(hashes, kind="stable")
     return hashes[order], turns[order]
 
 
-def _find(shingles: Shingles, ordered: Hashes) -> tuple[Places, Places]:
+def _find(owners: Places, hashes: Hashes, ordered: Hashes) -> tuple[Places, Places]:
     """Return the text and the place in an ascending array of each hash that stands there."""
-    first = np.searchsorted(ordered, shingles.hashes, side="left")
-    counts = np.searchsorted(ordered, shingles.hashes, side="right") - first
-    return np.repeat(shingles.owners, counts), spread(first, counts)
+    first = np.searchsorted(ordered, hashes, side="left")
+    counts = np.searchsorted(ordered, hashes, side="right") - first
+    return np.repeat(owners, counts), spread(first, counts)

@@ -11,16 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.contracts.corpus_step import Columns, Drop
-from luthier.contracts.settings import Settings
 from luthier.core.hashing import hash_json
 from luthier.corpus.overlap import normalised
-
-
-class ExactSettings(Settings):
-    """Which of several equal rows stays."""
-
-    exact_source_priority: tuple[str, ...] = ()
-    """Names of sources, the one whose rows are kept first; sources not named come after them."""
+from luthier.corpus.steps.settings import ExactSettings
 
 
 @dataclass(frozen=True, slots=True)

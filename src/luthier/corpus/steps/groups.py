@@ -21,9 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from luthier.contracts.settings import Settings
 from luthier.corpus.split import Split, split_groups
 from luthier.corpus.steps.candidates import RELATIVES, candidate_pairs, components
 from luthier.corpus.steps.gram_sets import (
@@ -34,6 +32,7 @@ from luthier.corpus.steps.gram_sets import (
     likeness,
     without,
 )
+from luthier.corpus.steps.settings import GroupSettings
 from luthier.corpus.steps.shingles import offsets, spread
 
 _TEMPLATE_SHARE = 0.01
@@ -43,13 +42,6 @@ _MET = 5
 """Shared rare hashes that make a pair worth comparing: more of them, fewer pairs, longer lists."""
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
-
-
-class GroupSettings(Settings):
-    """When two rows are too much alike to stand on different sides of the split."""
-
-    split_likeness: float = Field(default=0.4, gt=0, le=1)
-    """Rows that share this much of their word pairs (Jaccard) stay on one side."""
 
 
 @dataclass(frozen=True, slots=True)

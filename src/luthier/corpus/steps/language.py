@@ -10,40 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.contracts.settings import Settings
 from luthier.core.errors import MissingExtraError
+from luthier.corpus.steps.settings import LanguageSettings
 from luthier.corpus.text.fields import kept, num_rows, taught_texts, texts_of
-from luthier.corpus.text.scripts import TOLD_BY_SCRIPT, UNKNOWN, language_by_script, sample
-
-
-class LanguageSettings(Settings):
-    """Which languages are kept, and how they are told."""
-
-    languages: tuple[str, ...] | None = None
-    """Keep only rows in these, such as [zh, en]. Rows whose language can't be told stay."""
-
-    language_detector: Literal["script", "lite"] = "script"
-    """`script` tells zh, en, ja, ko by their letters; `lite` looks again, for 176 languages."""
-
-    language_min_score: float = Field(default=0.5, ge=0, le=1)
-    """Believe `lite` from this score on; below it, what the letters say."""
-
-    @model_validator(mode="after")
-    def _check(self) -> LanguageSettings:
-        if self.languages is not None and not self.languages:
-            raise ValueError("languages is empty: name a language, or leave it out to keep all")
-        untold = sorted(set(self.languages or ()) - TOLD_BY_SCRIPT)
-        if self.language_detector == "script" and untold:
-            raise ValueError(
-                f"languages has {', '.join(untold)}, which letters alone don't tell: "
-                "set language_detector: lite"
-            )
-        return self
+from luthier.corpus.text.scripts import UNKNOWN, language_by_script, sample
 
 
 @dataclass(frozen=True, slots=True)

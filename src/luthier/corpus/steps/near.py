@@ -20,10 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from luthier.contracts.corpus_step import Columns, Drop
-from luthier.contracts.settings import Settings
 from luthier.core.errors import SettingsError
 from luthier.corpus.steps.candidates import DUPLICATES, candidate_pairs
 from luthier.corpus.steps.gram_sets import (
@@ -38,6 +36,7 @@ from luthier.corpus.steps.gram_sets import (
     without,
 )
 from luthier.corpus.steps.scopes import scopes_of
+from luthier.corpus.steps.settings import NearSettings
 from luthier.corpus.steps.shingles import offsets, spread
 
 _FEW_GRAMS = 8
@@ -45,34 +44,6 @@ _FEW_GRAMS = 8
 
 _MAX_NEIGHBOURS = 32
 """A row with more duplicates than this connects none of them with each other."""
-
-
-class NearSettings(Settings):
-    """When two rows are near-duplicates, and which of them stays."""
-
-    near_threshold: float = Field(default=0.6, gt=0, le=1)
-    """Rows must share this much of their word pairs (Jaccard), and answers of few words as well."""
-
-    near_scope_threshold: float = Field(default=0.4, gt=0, le=1)
-    """Prompts, and answers, must share this much of theirs: in a short one an edit changes much."""
-
-    near_group_floor: float = Field(default=0.45, gt=0, le=1)
-    """Rows that are both alike to a third one are one group only if this much alike themselves."""
-
-    near_template_share: float = Field(default=0.01, gt=0, le=1)
-    """Word pairs that stand in more than this share of the rows are not compared."""
-
-    near_template_min_rows: int = Field(default=20, ge=1)
-    """In a small corpus: word pairs that stand in no more rows than this are always compared."""
-
-    near_quality_column: str | None = None
-    """Keep the row that is highest here, then the longest answer. Default: the longest answer."""
-
-    @model_validator(mode="after")
-    def _check(self) -> NearSettings:
-        if max(self.near_group_floor, self.near_scope_threshold) > self.near_threshold:
-            raise ValueError("near_group_floor and near_scope_threshold are at most near_threshold")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

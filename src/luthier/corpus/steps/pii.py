@@ -13,46 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
-
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.contracts.settings import Settings
 from luthier.core.errors import SettingsError, did_you_mean
 from luthier.corpus.steps.pii_checks import compact, phonenumbers, stdnum
-from luthier.corpus.steps.pii_hits import KINDS, Hit, PiiKind, without_overlaps
+from luthier.corpus.steps.pii_hits import KINDS, Hit, without_overlaps
 from luthier.corpus.steps.pii_numbers import cards, cn_ids, has_number, ibans, ips, phones
 from luthier.corpus.steps.pii_replace import Replacer
 from luthier.corpus.steps.pii_secrets import api_keys, emails, passwords, url_tokens
+from luthier.corpus.steps.settings import PiiSettings
 
 _VERBS = {"redact": "redacted", "mask": "masked", "report": "found"}
 _MAX_PASSES = 4
-
-
-class PiiSettings(Settings):
-    """Which personal data is looked for, and what becomes of it."""
-
-    pii_action: Literal["redact", "mask", "drop", "report"] = "redact"
-    """`redact` puts numbered placeholders, `mask` stars, `drop` takes the row out, `report` only
-    counts, and names the kinds in the column `pii`."""
-
-    pii_kinds: tuple[PiiKind, ...] = Field(default=KINDS, min_length=1)
-    """The kinds that are looked for; by default all."""
-
-    pii_phone_regions: tuple[str, ...] = ("CN", "US", "GB")
-    """Countries whose phone numbers are found in national form. With +country code: all."""
-
-    pii_private_ips: bool = True
-    """Whether addresses of private networks (10.x, 192.168.x) count as personal data."""
-
-    pii_allow: tuple[str, ...] = ()
-    """Values that may stay, such as your support address; spacing and case don't matter."""
-
-    @field_validator("pii_kinds", "pii_phone_regions")
-    @classmethod
-    def _no_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("one name stands twice: give each once")
-        return value
 
 
 @dataclass(frozen=True)

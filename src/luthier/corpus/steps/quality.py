@@ -11,15 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.contracts.settings import Settings
+from luthier.corpus.steps.settings import QualitySettings, Rule
 from luthier.corpus.text.fields import cell, kept, num_rows, taught_texts, texts_of
 from luthier.corpus.text.measures import (
-    MIN_RUN,
     is_cut_off,
     is_refusal,
     longest_run,
@@ -29,50 +25,8 @@ from luthier.corpus.text.measures import (
 )
 from luthier.corpus.text.word_list import lines_found, read_word_list
 
-Rule = Literal[
-    "too_short",
-    "too_long",
-    "repeated_characters",
-    "repeated_words",
-    "repeated_lines",
-    "symbols",
-    "truncated",
-    "refusal",
-    "sensitive_word",
-]
 Finding = tuple[str, float | None]
 """What a rule found, in the row's own figures, and the share that it measured, if it did."""
-
-
-class QualitySettings(Settings):
-    """The bounds of each rule. A rule whose bound is null isn't asked."""
-
-    quality_min_answer_chars: int | None = Field(default=1, ge=1)
-    """Drop rows with an answer of fewer characters, white space at its ends aside."""
-
-    quality_min_text_chars: int | None = Field(default=20, ge=1)
-    """Drop documents (plain text) of fewer characters."""
-
-    quality_max_chars: int | None = Field(default=200_000, ge=1)
-    """Drop rows with more characters than this, over all their texts."""
-
-    quality_max_run: int | None = Field(default=100, ge=MIN_RUN)
-    """Drop rows in which one character stands more often than this in a row. Rulers don't count."""
-
-    quality_max_repeated_words: float | None = Field(default=0.5, gt=0, lt=1)
-    """Drop rows where more than this share of five-word sequences repeats an earlier one."""
-
-    quality_max_repeated_lines: float | None = Field(default=0.5, gt=0, lt=1)
-    """Drop rows where more than this share of a text is lines that stood before, code aside."""
-
-    quality_max_symbols: float | None = Field(default=0.6, gt=0, lt=1)
-    """Drop rows where more than this share of characters is symbols, code aside."""
-
-    quality_word_list: str | None = None
-    """File of words, one a line: rows that have one in any text are dropped."""
-
-    quality_report_only: tuple[Rule, ...] = ("truncated", "refusal")
-    """Rules whose rows are counted and kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,32 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.contracts.corpus_step import Columns, StepResult
-from luthier.contracts.settings import Settings
+from luthier.corpus.steps.settings import RepairSettings
 from luthier.corpus.text.characters import compose, remove_controls, remove_invisible
 from luthier.corpus.text.entities import ENTITY, decode_entities, speaks_of_markup
 from luthier.corpus.text.fields import num_rows, replace_texts, texts_of
 from luthier.corpus.text.mojibake import LOST, repair_mojibake
 
 Mend = Callable[[str], str]
-
-
-class RepairSettings(Settings):
-    """Which kinds of damage are mended."""
-
-    repair_encoding: bool = True
-    """Mend text that was read in the wrong encoding (UTF-8 as Latin-1, as GBK, twice, ...)."""
-
-    repair_controls: bool = True
-    """Remove control characters and terminal codes; one kind of line end; broken LaTeX commands."""
-
-    repair_invisible: bool = True
-    """Remove zero-width and direction marks that the script of the text doesn't need."""
-
-    repair_entities: bool = True
-    """Decode leftover HTML entities: not in code, nor in rows that show or speak of HTML."""
-
-    repair_accents: bool = True
-    """Write a letter and its loose accent as one character. Width and punctuation stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import orjson
 
 from luthier.contracts.conversation import ROLES, Message
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
-from luthier.contracts.settings import Settings
 from luthier.corpus.bad_rows import RowError, kind_of
+from luthier.corpus.steps.settings import SchemaSettings
 from luthier.corpus.text.fields import cell, contents, kept, num_rows, turns_of
 from luthier.corpus.turns import check_order
 
@@ -27,16 +27,6 @@ Flaw = tuple[str, str]
 """A reason and its detail."""
 
 _TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-
-
-class SchemaSettings(Settings):
-    """What is asked of the shape of a row."""
-
-    schema_action: Literal["drop", "report"] = "drop"
-    """Rows that break a rule leave, or are only counted."""
-
-    schema_tool_calls: bool = True
-    """Ask that `tools` and the calls of tools are JSON, with a name and arguments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""A disk that is full, or a folder that is closed, said plainly."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from luthier.core.errors import LuthierError
+from luthier.core.units import format_bytes
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+
+
+@contextmanager
+def disk_errors(root: Path, what: str, elsewhere: str, needed_bytes: int = 0) -> Generator[None]:
+    """Turn the errors of a full disk or a closed folder into ones that say what to do.
+
+    Args:
+        root: The folder that is written to; it need not exist.
+        what: What is written, as the subject of a sentence, for example `prepared data`.
+        elsewhere: How to have it somewhere else, as the end of a sentence that begins with "set".
+        needed_bytes: About how much room it takes; 0 where nobody knows.
+
+    Raises:
+        LuthierError: In place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(root, what, elsewhere, needed_bytes) from error
+        if error.errno in _CLOSED:
+            raise LuthierError(
+                f"{what} can't be written: {error.strerror}",
+                where=str(error.filename or root),
+                mend=f"Set {elsewhere} that you may write to.",
+            ) from error
+        raise
+
+
+def check_room(root: Path, what: str, elsewhere: str, needed_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        LuthierError: Fewer bytes are free than are needed.
+    """
+    if free_bytes(root) < needed_bytes:
+        raise disk_full(root, what, elsewhere, needed_bytes)
+
+
+def free_bytes(root: Path) -> int:
+    """Return how many bytes are free where a folder lies or will lie."""
+    there = root
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def disk_full(root: Path, what: str, elsewhere: str, needed_bytes: int) -> LuthierError:
+    """Build the error for a disk without room."""
+    needs = f" needs {format_bytes(needed_bytes)}," if needed_bytes else ":"
+    return LuthierError(
+        f"the disk is full: {what}{needs} {format_bytes(free_bytes(root))} are free",
+        where=str(root),
+        mend=f"Free some room, or set {elsewhere} on another disk.",
+    )

@@ -1,0 +1,35 @@
+"""Parts of a corpus on disk: one Parquet file for each batch of rows, in the canonical schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from luthier.contracts.corpus_step import Columns
+from luthier.corpus.record import to_table
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """Return the parts of a folder in the order in which they were written."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_part(path: Path) -> Columns:
+    """Return the rows of one part."""
+    import pyarrow.parquet as pq
+
+    # ParquetFile and not read_table, which would look for a data set in the folders of the path.
+    with pq.ParquetFile(path) as file:
+        return file.read().to_pydict()
+
+
+def read_parts(folder: Path) -> Iterator[Columns]:
+    """Yield the parts of a folder in their order, one at a time."""
+    return map(read_part, part_paths(folder))
+
+
+def write_part(columns: Columns, path: Path) -> None:
+    """Write rows as one part."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(to_table(columns), path, compression="zstd")
