@@ -25,4 +25,6 @@ def overlapping(train: Iterable[str], val: Iterable[str]) -> list[int]:
 
 def normalised(text: str) -> str:
     """Return a text as it is compared: NFKC, case folded, runs of white space made one space."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

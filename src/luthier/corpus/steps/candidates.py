@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from luthier.core.errors import MissingExtraError
 from luthier.corpus.steps.gram_sets import GramSets, Places
-from luthier.corpus.steps.shingles import Hashes, mix
+from luthier.corpus.steps.shingles import Hashes, distinct, mix
 
 _SEED = 20261101
 _ROWS_AT_ONCE = 4096
@@ -92,7 +92,8 @@ def candidate_pairs(sets: GramSets, bands: Bands, min_likeness: float) -> tuple[
     pairs = np.zeros(0, np.uint64)
     for band in range(bands.num_bands):
         columns = found[filled, band * bands.width : (band + 1) * bands.width]
-        pairs = np.union1d(pairs, _bucket_pairs(_band_keys(columns), filled))
+        met = _bucket_pairs(_band_keys(columns), filled)
+        pairs = distinct(np.concatenate([pairs, met]))
     left = (pairs >> np.uint64(32)).astype(np.int64)
     right = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
     # Three and a half standard deviations of the estimate.
@@ -142,7 +143,7 @@ def _bucket_pairs(keys: Hashes, rows: Places) -> Hashes:
     for step in range(1, _REACH + 1):
         later = inner[inner - step >= firsts[inner]]
         found.append(_pair(numbers[later - step], numbers[later]))
-    return np.unique(np.concatenate(found))
+    return distinct(np.concatenate(found))
 
 
 def _pair(left: Hashes, right: Hashes) -> Hashes:

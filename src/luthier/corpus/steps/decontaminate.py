@@ -29,6 +29,7 @@ from luthier.corpus.steps.settings import DecontaminateSettings
 from luthier.corpus.steps.shingles import (
     Hashes,
     Shingles,
+    distinct,
     hash_runs,
     hash_words,
     mix,
@@ -47,6 +48,7 @@ _LEAST_PAIRS = 5
 """A turn with fewer pairs that tell something has too little to compare."""
 Places = NDArray[np.int64]
 Shares = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,7 +223,7 @@ def _in_many_rows(shingles: Shingles, owners: Places) -> Hashes:
     """Return the hashes that stand in so many rows of the set that they are its template."""
     hashes, numbers = np.unique(shingles.hashes, return_inverse=True)
     num_hashes = max(len(hashes), 1)
-    in_rows = np.unique(owners[shingles.owners] * num_hashes + numbers) % num_hashes
+    in_rows = distinct(owners[shingles.owners] * num_hashes + numbers) % num_hashes
     return hashes[np.bincount(in_rows, minlength=len(hashes)) > _MOST_ROWS]
 
 
@@ -229,17 +231,18 @@ def _distinct(shingles: Shingles, left_out: Hashes) -> _Part:
     """Return owner and hash, each pair once, but for some hashes."""
     hashes, numbers = np.unique(shingles.hashes, return_inverse=True)
     num_hashes = max(len(hashes), 1)
-    owners, numbers = np.divmod(np.unique(shingles.owners * num_hashes + numbers), num_hashes)
+    owners, numbers = np.divmod(distinct(shingles.owners * num_hashes + numbers), num_hashes)
     is_left = ~np.isin(hashes, left_out)[numbers]
     return owners[is_left], hashes[numbers[is_left]]
 
 
 def _shared_runs(words: Shingles, index: EvaluationIndex) -> tuple[Places, Places, Shares]:
     """Return text, turn of a test, and the share of the turn's runs that the text has."""
-    nothing = np.zeros(0, np.uint64)
+    runs = hash_runs(words, RUN_WORDS, keep_short=False)
+    texts, at = _find(runs.owners, runs.hashes, index.runs)
     # A run that a text repeats counts once.
-    runs = _distinct(hash_runs(words, RUN_WORDS, keep_short=False), nothing)
-    texts, turns, shared = _count_shared(*_find(*runs, index.runs), index.run_turns)
+    texts, at = np.divmod(distinct(texts * len(index.runs) + at), max(len(index.runs), 1))
+    texts, turns, shared = _count_shared(texts, at, index.run_turns)
     return texts, turns, shared / index.num_runs[turns]
 
 
@@ -249,7 +252,10 @@ def _shared_pairs(words: Shingles, index: EvaluationIndex) -> tuple[Places, Plac
     Templates are left out on both sides: in a test of capitals the name of the country counts.
     """
     # A text of twice as many words is no copy with changes.
-    texts, pairs = _distinct(_pairs(words, 1, 2 * _SHORT_WORDS[1]), index.templates)
+    short = _pairs(words, 1, 2 * _SHORT_WORDS[1])
+    is_met = np.zeros(len(words.counts), np.bool_)
+    is_met[_find(short.owners, short.hashes, index.pairs)[0]] = True
+    texts, pairs = _distinct(_of_texts(short, is_met), index.templates)
     num_pairs = np.bincount(texts, minlength=len(words.counts))
     texts, turns, shared = _count_shared(*_find(texts, pairs, index.pairs), index.pair_turns)
     enough = index.num_pairs[turns] >= _LEAST_PAIRS
@@ -267,10 +273,14 @@ def _count_shared(texts: Places, at: Places, turns: Places) -> tuple[Places, Pla
 
 def _pairs(words: Shingles, least: int, most: int) -> Shingles:
     """Return the hash of each pair of neighbouring words, of texts of so many words only."""
-    pairs = hash_runs(words, 2, keep_short=False)
     is_within = (words.counts >= least) & (words.counts <= most)
-    kept = pairs.hashes[np.repeat(is_within, pairs.counts)]
-    return Shingles(kept, offsets(np.where(is_within, pairs.counts, 0)))
+    return hash_runs(_of_texts(words, is_within), 2, keep_short=False)
+
+
+def _of_texts(shingles: Shingles, are_kept: Flags) -> Shingles:
+    """Return the same texts, those that are not kept without a hash."""
+    kept = shingles.hashes[np.repeat(are_kept, shingles.counts)]
+    return Shingles(kept, offsets(np.where(are_kept, shingles.counts, 0)))
 
 
 def _whole_turns(words: Shingles) -> Shingles:
@@ -293,6 +303,11 @@ def _ascending(parts: Sequence[_Part]) -> tuple[Hashes, Places]:
 
 def _find(owners: Places, hashes: Hashes, ordered: Hashes) -> tuple[Places, Places]:
     """Return the text and the place in an ascending array of each hash that stands there."""
+    if not len(ordered):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     first = np.searchsorted(ordered, hashes, side="left")
-    counts = np.searchsorted(ordered, hashes, side="right") - first
+    # Most stand nowhere: the second look is for those that do.
+    is_there = ordered[np.minimum(first, len(ordered) - 1)] == hashes
+    owners, first = owners[is_there], first[is_there]
+    counts = np.searchsorted(ordered, hashes[is_there], side="right") - first
     return np.repeat(owners, counts), spread(first, counts)

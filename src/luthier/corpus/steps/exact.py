@@ -6,14 +6,14 @@ counts: prompt, answer, roles, tools and label; the same prompt with another ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from luthier.contracts.corpus_step import Columns, Drop
-from luthier.core.hashing import hash_json
+from luthier.core.hashing import hash_text
 from luthier.corpus.overlap import normalised
 from luthier.corpus.steps.settings import ExactSettings
+from luthier.corpus.text.fields import TURN_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,16 @@ def _key(columns: Columns, row: int) -> str:
     def cell(name: str) -> Any:
         return columns[name][row] if name in columns else None
 
-    label = cell("label")
-    return hash_json(
-        [
-            _turns(cell("messages")),
-            _turns(cell("chosen")),
-            _turns(cell("rejected")),
-            normalised(cell("text") or ""),
-            cell("tools") or "",
-            None if label is None else bool(label),
-        ]
-    )
+    parts = [f"{cell('label')} ", *_part("text", cell("text")), *_part("tools", cell("tools"))]
+    for name in TURN_FIELDS:
+        for turn in cell(name) or ():
+            parts += _part(f"{name} {turn['role']}", turn["content"])
+    return hash_text("".join(parts))
 
 
-def _turns(turns: Sequence[Mapping[str, Any]] | None) -> list[list[str]]:
-    return [[turn["role"], normalised(turn["content"] or "")] for turn in turns or ()]
+def _part(name: str, text: str | None) -> tuple[str, ...]:
+    """Return one text of a row with its length, so that no two rows of other parts are equal."""
+    if not text:
+        return (f"{name} 0:",)
+    said = normalised(text)
+    return (f"{name} {len(said)}:", said)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.corpus.steps.shingles import hash_runs, hash_words, offsets, spread
+from luthier.corpus.steps.shingles import distinct, hash_runs, hash_words, offsets, spread
 
 WORDS_IN_GRAM = 2
 MAX_GRAMS = 2048
@@ -93,7 +93,7 @@ def sketch_rows(prompts: Sequence[str], answers: Sequence[str]) -> list[bytes]:
         runs = hash_runs(hash_words(texts), WORDS_IN_GRAM, keep_short=True)
         grams = (runs.hashes >> np.uint64(33)) | np.uint64(bit)
         keys.append((runs.owners.astype(np.uint64) << np.uint64(32)) | grams)
-    merged = np.unique(np.concatenate(keys))
+    merged = distinct(np.concatenate(keys))
     scopes = (merged >> np.uint64(31)).astype(np.int64)
     counts = np.bincount(scopes, minlength=2 * len(prompts))
     rank = np.arange(len(merged)) - offsets(counts)[scopes]

@@ -37,7 +37,7 @@ from luthier.corpus.steps.gram_sets import (
 )
 from luthier.corpus.steps.scopes import scopes_of
 from luthier.corpus.steps.settings import NearSettings
-from luthier.corpus.steps.shingles import offsets, spread
+from luthier.corpus.steps.shingles import distinct, offsets, spread
 
 _FEW_GRAMS = 8
 """Answers of fewer word pairs must be alike in full: there a word changed is another answer."""
@@ -192,7 +192,7 @@ def _two_steps(num_rows: int, left: Places, right: Places) -> tuple[Places, Plac
     onward = np.where(degrees <= _MAX_NEIGHBOURS, degrees, 0)[target]
     begin, end = np.repeat(source, onward), target[spread(starts[target], onward)]
     upward = begin < end
-    pairs = np.unique(begin[upward] * num_rows + end[upward])
+    pairs = distinct(begin[upward] * num_rows + end[upward])
     pairs = np.setdiff1d(pairs, left * num_rows + right, assume_unique=True).astype(np.int64)
     return pairs // max(num_rows, 1), pairs % max(num_rows, 1)
 

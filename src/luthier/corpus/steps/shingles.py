@@ -12,10 +12,12 @@ import functools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_Number = TypeVar("_Number", bound=np.number)
 Hashes = NDArray[np.uint64]
 
 _CHARS_AT_ONCE = 1 << 20
@@ -59,6 +61,18 @@ class Shingles:
     def owners(self) -> NDArray[np.int64]:
         """The text that each hash stands in."""
         return np.repeat(np.arange(len(self.starts) - 1), self.counts)
+
+
+def distinct(values: NDArray[_Number]) -> NDArray[_Number]:
+    """Return the different values, ascending.
+
+    `np.unique` looks them up in a table of hashes and sorts what it found: for millions of values
+    that are mostly different, sorting alone takes a third of the time.
+    """
+    ordered = np.sort(values, axis=None)
+    if len(ordered) < 2:
+        return ordered
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
 
 
 def hash_words(texts: Sequence[str]) -> Shingles:
