@@ -68,10 +68,11 @@ def test_rows_of_every_kind_in_the_order_of_the_names(write_rows):
         *(None, None, None, "b", None)
     ]
     assert read.formats == {
-        "format_text": 1,
-        "format_alpaca": 2,
-        "format_prompt_response_preference": 1,
-        "format_prompt_response_kto": 1,
+        "format_text@a.jsonl": 1,
+        "format_alpaca@a.jsonl": 1,
+        "format_alpaca@b.jsonl": 1,
+        "format_prompt_response_preference@b.jsonl": 1,
+        "format_prompt_response_kto@b.jsonl": 1,
     }
     assert read.drops == []
     assert _Read(a, b).kept == read.kept
@@ -108,7 +109,7 @@ def test_rows_that_are_left_out_are_kept_with_what_they_say(write_bytes):
     assert read.came["id"] == [f"a.jsonl#{number}" for number in range(4)]
     assert read.came["text"] == [lines[0], None, lines[2], None]
     assert read.came["messages"][1][0]["content"] == "q0"
-    assert read.formats == {"format_alpaca": 1}
+    assert read.formats == {"format_alpaca@a.jsonl": 1}
     for result, came in read.batches:
         to_table(result.columns)
         to_table(came)
@@ -149,7 +150,7 @@ def test_prepared_rows_keep_their_origin_and_get_a_new_id(tmp_path: Path):
     assert [read.kept[name] for name in columns] == [
         *(["one", "two"], ["t", None], ["c", None], [None, "en"], [1.0, 0.5])
     ]
-    assert read.formats == {"format_record": 2}
+    assert read.formats == {"format_record@out/train/part-00000.parquet": 2}
 
 
 def test_files_of_one_name_have_ids_of_their_own(write_rows):
@@ -233,5 +234,5 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_file(tmp_path: Path):
 )
 def test_real_data_of_every_kind(name: str, formats: dict[str, int]):
     read = _Read(_source(_DATA / name), settings=CorpusSettings())
-    assert read.formats == formats
+    assert read.formats == {f"{found}@{name}": count for found, count in formats.items()}
     to_table(read.kept)

@@ -85,3 +85,9 @@ def test_options_that_a_type_spells_out():
     assert leaves()["quantization_bit"].options == (4, 8)
     assert leaves()["report_to"].options == ("none",)
     assert leaves()["learning_rate"].options == ()
+
+
+def test_a_word_for_a_list_is_a_list_of_one():
+    only_lists = {name for name, leaf in leaves().items() if leaf.accepts_only_lists}
+    assert {"steps", "languages", "decontaminate_files", "pii_kinds", "sources"} <= only_lists
+    assert not {"train_file", "lora_target", "task_weights", "report_to"} & only_lists

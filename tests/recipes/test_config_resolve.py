@@ -316,3 +316,10 @@ def test_torch_is_not_loaded_before_the_settings_are_right(argv: list[str], tmp_
     is_wrong = "TYPO" in argv or "--lora_ranc" in argv
     assert done.stdout.splitlines()[-1] == f"LOADED [] EXIT {2 if is_wrong else 0}", done.stderr
     assert ("Did you mean" in done.stderr) == is_wrong
+
+
+@pytest.mark.parametrize("text", ["steps: exact, near", "steps: [exact, near]"])
+def test_words_with_commas_between_are_a_list(text: str, resolve_text: Resolve):
+    assert resolve_text(f"{MODEL}{text}").config.preparation.steps == ["exact", "near"]
+    flags = read_flags(["--steps", "exact,near", "--model_name_or_path", "m"])
+    assert resolve_command(flags).config.preparation.steps == ["exact", "near"]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier.core.errors import DataError, LuthierError, RunError, SettingsError
+from luthier.corpus.ray_runner import RayData
 from luthier.corpus.runners import InProcess, Processes, Runner
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.corpus import PreparedCorpus, prepare_corpus, refuse_foreign
@@ -112,6 +113,22 @@ def test_the_data_version_is_the_same_for_any_way_to_it(
     other = prepare_corpus(plan, tmp_path / "moved", InProcess(), lambda *_: None)
     versions.append(other.manifest["data_version"])
     assert len(set(versions)) == 1
+
+
+def test_on_ray_the_data_version_is_the_same(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    local = prepare("--val_size", "0.2")
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "ray-cache"))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        on_ray = prepare("--val_size", "0.2", out="ray", runner=RayData())
+    finally:
+        ray.shutdown()
+    assert not any(step["from_cache"] for step in on_ray.manifest["steps"])
+    assert on_ray.manifest["data_version"] == local.manifest["data_version"]
+    assert dropped(on_ray) == dropped(local)
 
 
 def test_other_rows_settings_or_seeds_are_another_version(prepare: Prepare, raw: Path):

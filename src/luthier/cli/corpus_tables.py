@@ -17,6 +17,8 @@ from luthier.core.units import format_count, format_seconds, format_share
 _PER_REASON = 3
 _CHARS = 400
 _SHORT_HASH = 12
+_UNTOLD = "unknown"
+"""The language of rows that no step has named one for."""
 
 # A control character in the data is shown, and never obeyed by the terminal: ␛ for ESC, ␍ for CR.
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
@@ -47,13 +49,14 @@ def print_outcome(console: Console, manifest: Mapping[str, Any]) -> None:
     """Print what is left, the split with its audit, warnings and the data version."""
     before, after = (manifest["statistics"][name] for name in ("before", "after"))
     share = format_share(after["rows"], before["rows"])
+    told = after["languages"] if set(after["languages"]) != {_UNTOLD} else {}
     languages = ", ".join(
-        f"{name} {format_share(count, after['rows'])}"
-        for name, count in list(after["languages"].items())[:4]
+        f"{name} {format_share(count, after['rows'])}" for name, count in list(told.items())[:4]
     )
     console.print(
         f"[bold]left[/] {after['rows']:,} of {before['rows']:,} rows ({share}), about "
-        f"{format_count(after['tokens'])} of {format_count(before['tokens'])} tokens; {languages}"
+        f"{format_count(after['tokens'])} of {format_count(before['tokens'])} tokens"
+        f"{'; ' if languages else ''}{languages}"
     )
     split = manifest["split"]
     if split is not None:

@@ -58,14 +58,16 @@ class TrainScreen:
         """Show a passing line for work that can be counted, until it is done."""
         if not self._console.is_terminal:
             return
-        if done == total:
+        if done == total and total:
             self._close()
             return
         if self._status is None:
             self._status = self._console.status("", spinner="dots")
             self._status.start()
         counted = f" {done:,} of {total:,}" if total > 1 else ""
-        self._status.update(f"[dim]{what}{counted}[/]")
+        if not total and done:
+            counted = f" {done:,}"
+        self._status.update(f"[dim]{escape(what)}{counted}[/]")
 
     def notice(self, notice: Notice) -> None:
         """Print a substitution or warning in one line."""

@@ -24,13 +24,21 @@ app = typer.Typer(
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended at once (128 + SIGINT, as shells have it)."""
-
 # These commands take every setting as a flag; `recipes.config_flags` reads them.
 _SETTINGS_AS_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
 _METAVAR = "Arguments: [CONFIG] [--SETTING VALUE]...  `luthier config` lists all settings."
+_PREPARE_ARGUMENTS = """\
+Arguments: [CONFIG | FILES...] [--SETTING VALUE]... and these:
 
+--out FOLDER: where the corpus goes; without it, corpus_dir.
+
+--dry_run [--rows N]: only look at the first N rows of each source (2000), and show what would go.
+
+--ray [ADDRESS]: work on Ray, on this machine or on a cluster; write it last.
+
+Settings worth knowing: --steps repair,schema,exact  --val_size 0.05  --val_file FILE  --languages en,zh
+ --pii_action report  --preprocessing_num_workers 8. `luthier config` lists all.
+"""
 
 # Settings are spelled with underscores everywhere; typer alone would take dashes only.
 _MaxNewTokens = Annotated[
@@ -61,8 +69,7 @@ def train(ctx: typer.Context) -> None:
 
 @app.command(
     context_settings=_SETTINGS_AS_FLAGS,
-    epilog="Arguments: [CONFIG | FILES...] [--out FOLDER] [--dry_run [--rows N]] [--ray [ADDRESS]] "
-    "[--SETTING VALUE]...",
+    epilog=_PREPARE_ARGUMENTS,
 )
 def prepare(ctx: typer.Context) -> None:
     """Clean raw data and say why each row left: luthier prepare raw/*.jsonl --out prepared."""
@@ -207,7 +214,9 @@ def main() -> None:
         print_error(RunError("the disk is full", where=error.filename, mend=mend))
         sys.exit(RunError.exit_code)
     except SystemExit as end:
+        from luthier.cli.terminal import INTERRUPTED, Stopped
+
         # typer turns Ctrl-C into this exit and says nothing.
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and not isinstance(end, Stopped):
             typer.echo("\nStopped.", err=True)
         raise

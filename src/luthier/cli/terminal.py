@@ -14,8 +14,18 @@ from luthier.core.errors import LuthierError
 _PIPE_WIDTH = 160
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended at once (128 + SIGINT, as shells have it)."""
+
 console = Console(highlight=False, width=_width)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Stopped(SystemExit):
+    """Ctrl-C ended a command, and the command has said what that means."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
 
 
 def print_error(error: LuthierError) -> None:

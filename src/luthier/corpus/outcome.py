@@ -9,8 +9,9 @@ of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,8 @@ from luthier.contracts.corpus_step import Columns
 from luthier.core.hashing import hash_file
 from luthier.corpus.folder import DROPPED, TRAIN, VAL
 from luthier.corpus.lengths import TokenRate
-from luthier.corpus.parts import part_paths, read_part
+from luthier.corpus.parts import part_paths, read_table
 from luthier.corpus.pipeline import StepOutcome, dropped_paths
-from luthier.corpus.record import select, to_table
 from luthier.corpus.statistics import Tally
 
 if TYPE_CHECKING:
@@ -73,14 +73,16 @@ def write_corpus(
     """
     found = Written()
     digest = hashlib.sha256()
-    sides = _sides(part_paths(outcomes[-1].folder), is_val)
-    val = [(VAL, part) for part in map(read_part, part_paths(_last(val_outcomes)))]
-    schema = _schema([*part_paths(outcomes[-1].folder), *part_paths(_last(val_outcomes))])
-    with _Shards(folder, TRAIN, schema) as train, _Shards(folder, VAL, schema) as others:
-        for side, columns in _chain(sides, val):
-            if not columns["id"]:
+    parts = part_paths(outcomes[-1].folder)
+    val_parts = part_paths(val_outcomes[-1].folder) if val_outcomes else []
+    sides = chain(_sides(parts, is_val), ((VAL, read_table(path)) for path in val_parts))
+    schema = _schema([*parts, *val_parts])
+    with _Shards(folder, TRAIN, schema) as train, _Shards(folder, VAL, schema) as val:
+        for side, table in sides:
+            if not table.num_rows:
                 continue
-            (train if side == TRAIN else others).write(columns)
+            (train if side == TRAIN else val).write(table)
+            columns = table.to_pydict()
             found.after.add(Tally.of(columns, rate))
             for line in _lines(columns, side):
                 digest.update(line)
@@ -94,28 +96,21 @@ def write_corpus(
     return found
 
 
-def _last(outcomes: Sequence[StepOutcome]) -> Path:
-    return outcomes[-1].folder if outcomes else Path("/nowhere")
-
-
-def _chain(*sides: Iterable[tuple[str, Columns]]) -> Iterator[tuple[str, Columns]]:
-    for side in sides:
-        yield from side
-
-
-def _sides(parts: Sequence[Path], is_val: Sequence[bool] | None) -> Iterator[tuple[str, Columns]]:
+def _sides(parts: Sequence[Path], is_val: Sequence[bool] | None) -> Iterator[tuple[str, pa.Table]]:
     """Yield the rows of each part by side, in order."""
     at = 0
     for path in parts:
-        columns = read_part(path)
+        table = read_table(path)
         if is_val is None:
-            yield TRAIN, columns
+            yield TRAIN, table
             continue
-        flags = is_val[at : at + len(columns["id"])]
+        flags = is_val[at : at + table.num_rows]
         at += len(flags)
-        yield TRAIN, select(columns, [not flag for flag in flags])
-        if any(flags):
-            yield VAL, select(columns, flags)
+        if not any(flags):
+            yield TRAIN, table
+            continue
+        yield TRAIN, table.filter([not flag for flag in flags])
+        yield VAL, table.filter(flags)
 
 
 def _lines(columns: Columns, side: str) -> Iterator[bytes]:
@@ -140,10 +135,10 @@ def _write_dropped(
     schema = pa.unify_schemas([account, found], promote_options="permissive")
     with pq.ParquetWriter(folder / DROPPED, schema, compression="zstd") as writer:
         for step, path in paths:
-            columns = read_part(path)
-            before.add(Tally.of(columns, rate))
-            columns = {"step": [step] * len(columns["id"]), **columns}
-            writer.write_table(_fitted(columns, schema))
+            table = read_table(path)
+            before.add(Tally.of(table.to_pydict(), rate))
+            table = table.append_column("step", pa.array([step] * table.num_rows))
+            writer.write_table(_fitted(table, schema))
 
 
 class _Shards:
@@ -165,7 +160,7 @@ class _Shards:
     ) -> None:
         self._close()
 
-    def write(self, columns: Columns) -> None:
+    def write(self, table: pa.Table) -> None:
         """Write a batch; a batch is never parted."""
         import pyarrow.parquet as pq
 
@@ -176,8 +171,8 @@ class _Shards:
             path = self._folder / f"part-{self._num_files:05}.parquet"
             self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
             self._num_files += 1
-        self._writer.write_table(_fitted(columns, self._schema))
-        self._num_rows += len(columns["id"])
+        self._writer.write_table(_fitted(table, self._schema))
+        self._num_rows += table.num_rows
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -194,15 +189,13 @@ def _schema(paths: Sequence[Path]) -> pa.Schema:
     return pa.unify_schemas(found, promote_options="permissive")
 
 
-def _fitted(columns: Columns, schema: pa.Schema) -> pa.Table:
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
-    table = to_table(columns)
-    num_rows = len(columns["id"])
     arrays = [
         table.column(field.name).cast(field.type)
         if field.name in table.column_names
-        else pa.nulls(num_rows, field.type)
+        else pa.nulls(table.num_rows, field.type)
         for field in schema
     ]
     return pa.table(arrays, schema=schema)

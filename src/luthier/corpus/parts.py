@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from luthier.contracts.corpus_step import Columns
 from luthier.corpus.record import to_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def part_paths(folder: Path) -> list[Path]:
@@ -16,11 +20,16 @@ def part_paths(folder: Path) -> list[Path]:
 
 def read_part(path: Path) -> Columns:
     """Return the rows of one part."""
+    return read_table(path).to_pydict()
+
+
+def read_table(path: Path) -> pa.Table:
+    """Return the rows of one part as an Arrow table."""
     import pyarrow.parquet as pq
 
-    # ParquetFile and not read_table, which would look for a data set in the folders of the path.
+    # Not pq.read_table, which would look for a data set in the folders of the path.
     with pq.ParquetFile(path) as file:
-        return file.read().to_pydict()
+        return file.read()
 
 
 def read_parts(folder: Path) -> Iterator[Columns]:

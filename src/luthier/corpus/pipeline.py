@@ -28,7 +28,10 @@ from luthier.corpus.record import num_rows, select
 from luthier.corpus.runners import InProcess, Runner
 
 ACCOUNT = "step.json"
-FORMAT = 2
+READ = "read"
+"""What reading is called among the steps."""
+
+FORMAT = 3
 """Counts up whenever the same step and settings would leave something else on disk."""
 
 Report = Callable[[str, int, int], None]
@@ -122,7 +125,7 @@ def run_steps(
         OSError: The disk is full; results of finished steps stay and are used again.
     """
     runner, tell = runner or InProcess(), report or (lambda _name, _done, _total: None)
-    key = hash_json([FORMAT, "read", inputs_key])
+    key = hash_json([FORMAT, READ, inputs_key])
     outcomes = [_done(root, key) or _read(root, key, batches, tell)]
     for planned in steps:
         before = outcomes[-1]
@@ -143,7 +146,7 @@ def _read(
         for number, (result, before) in enumerate(batches()):
             yield _leave(result, before, staging, number)
 
-    return _write(root, key, "read", accounts, 0, report)
+    return _write(root, key, READ, accounts, 0, report)
 
 
 def _work(

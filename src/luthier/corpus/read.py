@@ -50,7 +50,8 @@ def read_batches(
 
     Returns:
         Each batch as it is kept, with a drop for each row that is not, and as it came. A row that
-        could not be read has its content under `text`. Counts say how many rows are of a format.
+        could not be read has its content under `text`. Counts say how many rows of a
+        source are of a format: `format_alpaca@rows.jsonl`.
 
     Raises:
         DataError: A source is damaged as a whole or of no known format, a row can't be used and
@@ -127,7 +128,7 @@ class _Batch:
         if rejection is not None:
             self.drops.append(Drop(id_, rejection.reason, rejection.detail))
         elif row.record is not None:
-            self.formats[f"format_{row.format}{_kind(row.record)}"] += 1
+            self.formats[f"format_{row.format}{_kind(row.record)}@{source.name}"] += 1
 
     def part(self) -> tuple[StepResult, Columns]:
         """Return the batch as it is kept, and as it came."""

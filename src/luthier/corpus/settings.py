@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from luthier.contracts.settings import Settings
 
@@ -172,10 +172,3 @@ class PreparationSettings(Settings):
 
     corpus_dir: str = "prepared"
     """Folder that `luthier prepare` writes."""
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _split_commas(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return [name.strip() for name in value.split(",") if name.strip()]

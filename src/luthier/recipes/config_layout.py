@@ -52,6 +52,12 @@ class Leaf:
         return tuple(dict.fromkeys(_literal_options(self.field.annotation)))
 
     @property
+    def accepts_only_lists(self) -> bool:
+        """Whether a single word can only be meant as a list of one, or of several by commas."""
+        types = _flat_types(self.field.annotation)
+        return bool({list, tuple} & types) and not {str, dict} & types
+
+    @property
     def accepts_collection(self) -> bool:
         """Whether a value in brackets or braces can be meant."""
         return bool({list, tuple, dict} & _flat_types(self.field.annotation))

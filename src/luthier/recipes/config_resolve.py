@@ -138,6 +138,8 @@ def _refuse_bool_for_number(leaf: Leaf, entry: Entry) -> None:
 
 
 def _as_option(leaf: Leaf, value: Any) -> Any:
+    if isinstance(value, str) and leaf.accepts_only_lists:
+        return [part.strip() for part in value.split(",") if part.strip()]
     # A flag's value comes as a word, and pydantic takes "4" for a number but not for the option 4.
     found = [o for o in leaf.options if not isinstance(o, str) and str(o) == value]
     return found[0] if found else value

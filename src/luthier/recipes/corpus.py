@@ -30,6 +30,7 @@ from luthier.recipes.corpus_account import (
     corpus_warnings,
     describe_steps,
     duplicate_groups,
+    formats_found,
     source_accounts,
 )
 from luthier.recipes.corpus_card import sampled_drops
@@ -88,7 +89,7 @@ def prepare_corpus(
     key = hash_json(work)
     target = folder or corpus_cache() / f"corpus-{key[:16]}"
     refuse_foreign(target)
-    found = found_corpus(target, key)
+    found = found_corpus(target, key, plan.rate.tokenizer)
     if found is not None:
         return PreparedCorpus(target, found, from_cache=True)
     job = _Job(plan, train, val, steps, {"key": key, **work}, runner, report)
@@ -118,12 +119,20 @@ def refuse_foreign(folder: Path) -> None:
     )
 
 
-def found_corpus(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return the manifest of a folder that holds just what a key stands for, whole; else None."""
+def found_corpus(folder: Path, key: str, tokenizer: str | None = None) -> dict[str, Any] | None:
+    """Return the manifest of a folder that holds just what a key stands for, whole; else None.
+
+    Args:
+        folder: Where it may be.
+        key: What it must stand for.
+        tokenizer: Whose tokens its account must count; None takes any account.
+    """
     if not is_corpus_folder(folder):
         return None
     manifest = read_manifest(folder)
     if manifest.get("key") != key:
+        return None
+    if tokenizer is not None and manifest["statistics"]["tokenizer"] != tokenizer:
         return None
     try:
         for name, listed in manifest["files"].items():
@@ -205,6 +214,9 @@ class _Job:
         sources = [*self.train, *sorted(self.val, key=lambda source: source.key)]
         inputs = [*self.facts["inputs"]["train"], *self.facts["inputs"]["val"]]
         rate = self.plan.rate
+        formats = formats_found(results.cleaned.outcomes[0])
+        if results.val is not None:
+            formats |= formats_found(results.val.outcomes[0])
         return {
             "kind": KIND,
             # Equal versions: equal rows, from equal inputs, by equal settings and libraries.
@@ -213,7 +225,7 @@ class _Job:
             "luthier": __version__,
             "created": now(),
             **self.facts,
-            "sources": source_accounts(sources, inputs, written),
+            "sources": source_accounts(sources, inputs, written, formats),
             "steps": steps,
             "statistics": {
                 "tokens_are": "estimated",

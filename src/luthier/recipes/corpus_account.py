@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from luthier.contracts.notice import Notice
@@ -14,7 +15,7 @@ from luthier.core.hashing import hash_text
 from luthier.core.units import format_share
 from luthier.corpus.clean import Cleaned
 from luthier.corpus.outcome import Written
-from luthier.corpus.pipeline import PlannedStep, StepOutcome, dropped_paths
+from luthier.corpus.pipeline import READ, PlannedStep, StepOutcome, dropped_paths
 from luthier.corpus.readers.source import Source
 
 MANY = 0.2
@@ -22,8 +23,8 @@ MANY = 0.2
 
 DUPLICATE_STEPS = ("exact", "near", "semantic")
 _LARGEST = 10
-_ALREADY_LEFT_OUT = "sample"
-"""The step that drops on purpose as many as it is told to."""
+_ON_PURPOSE = "not_sampled"
+"""Why rows leave that a setting asked to leave: by the step `sample`, or on reading."""
 
 
 def describe_steps(cleaned: Cleaned, steps: Sequence[PlannedStep]) -> list[dict[str, Any]]:
@@ -38,7 +39,7 @@ def describe_steps(cleaned: Cleaned, steps: Sequence[PlannedStep]) -> list[dict[
                 "rows_in": account.rows_in,
                 "rows_out": account.rows_out,
                 "dropped": account.dropped,
-                "counts": account.counts,
+                "counts": _over_sources(account.counts) if account.name == READ else account.counts,
                 "settings": chosen,
                 "seconds": account.seconds,
                 "from_cache": outcome.from_cache,
@@ -47,8 +48,27 @@ def describe_steps(cleaned: Cleaned, steps: Sequence[PlannedStep]) -> list[dict[
     return found
 
 
+def _over_sources(counts: Mapping[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for name, count in counts.items():
+        total[name.partition("@")[0]] += count
+    return dict(total.most_common())
+
+
+def formats_found(reading: StepOutcome) -> dict[str, dict[str, int]]:
+    """Return for each source how many of its rows are of which format, as reading counted them."""
+    found: dict[str, dict[str, int]] = {}
+    for name, count in reading.account.counts.items():
+        format_, _, source = name.removeprefix("format_").partition("@")
+        found.setdefault(source, {})[format_] = count
+    return found
+
+
 def source_accounts(
-    sources: Sequence[Source], inputs: Sequence[Mapping[str, Any]], written: Written
+    sources: Sequence[Source],
+    inputs: Sequence[Mapping[str, Any]],
+    written: Written,
+    formats: Mapping[str, Mapping[str, int]],
 ) -> list[dict[str, Any]]:
     """Return what each source gave, and how many of its rows are left; files of one name are one.
 
@@ -56,6 +76,7 @@ def source_accounts(
         sources: In the order of `inputs`.
         inputs: What is known of their content: hash and size, or the hub's fingerprint.
         written: The counts.
+        formats: What `formats_found` returned, for all that was read.
     """
     found: dict[str, dict[str, Any]] = {}
     for source, facts in zip(sources, inputs, strict=True):
@@ -66,6 +87,7 @@ def source_accounts(
                 "path": str(source.path or source.hub),
                 "bytes": 0,
                 "sha256": None,
+                "formats": dict(formats.get(source.name, {})),
                 "rows": written.before.sources[source.name],
                 "rows_left": written.after.sources[source.name],
                 "weight": source.weight,
@@ -76,7 +98,7 @@ def source_accounts(
         known = account["sha256"]
         account["sha256"] = content if known is None else hash_text(f"{known} {content}")
         if known is not None and source.path is not None:
-            account["path"] = str(source.path.parent)
+            account["path"] = str(_shared_folder(Path(account["path"]), source.path))
     return list(found.values())
 
 
@@ -103,8 +125,9 @@ def corpus_warnings(
     """Return what a person should look at before training on this corpus."""
     found: list[Notice] = []
     for step in steps:
-        num_dropped = sum(step["dropped"].values())
-        if step["name"] != _ALREADY_LEFT_OUT and num_dropped > MANY * step["rows_in"]:
+        reasons = step["dropped"].items()
+        num_dropped = sum(count for reason, count in reasons if reason != _ON_PURPOSE)
+        if num_dropped > MANY * step["rows_in"]:
             share = format_share(num_dropped, step["rows_in"])
             reason = f"dropped {num_dropped:,} of {step['rows_in']:,} rows ({share}): look at some"
             found.append(Notice(step["name"], "", "", reason))
@@ -115,6 +138,11 @@ def corpus_warnings(
     if split is not None and split["val"]["rows"] == 0:
         found.append(Notice("val_file", "", "", "no validation row is left"))
     return found
+
+
+def _shared_folder(known: Path, path: Path) -> Path:
+    """Return the nearest folder of a file that another file or folder lies in or is."""
+    return next((one for one in path.parents if known.is_relative_to(one)), path.parent)
 
 
 def _group_sizes(outcome: StepOutcome) -> Counter[str]:

@@ -44,6 +44,9 @@ def sampled_drops(cleaned: Cleaned) -> dict[str, list[dict[str, Any]]]:
     rows |= rows_in(part_paths(cleaned.outcomes[0].folder), matched - rows.keys())
     texts = {name: row_text(columns) for name, columns in redacted(rows).items()}
     for sample in (sample for some in found.values() for sample in some):
+        # The detail of a row that could not be read quotes a piece of it.
+        told = {"id": [sample["id"]], "text": [sample["detail"]]}
+        sample["detail"] = redacted({"": told})[""]["text"][0]
         sample["text"] = texts[sample["id"]]
         sample["matched_text"] = texts.get(sample["matched_id"])
     return dict(found)

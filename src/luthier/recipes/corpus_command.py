@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from luthier.core.errors import SettingsError
 from luthier.core.units import MIB
 from luthier.corpus.clean import Cleaned
 from luthier.corpus.lengths import TokenRate
@@ -66,7 +67,7 @@ def resolve_prepare(command: CommandLine) -> PrepareCommand:
     """Resolve the settings of a preparation; a model is welcome, and not needed.
 
     Raises:
-        SettingsError: Anything about the settings is wrong.
+        SettingsError: Anything about the settings is wrong, or files are named in two ways.
     """
     config, files = command.config, list[str]()
     for word in command.words:
@@ -77,6 +78,7 @@ def resolve_prepare(command: CommandLine) -> PrepareCommand:
     entries = [] if config is None else read_config_file(config, frozenset(sections()))
     flags = [*command.entries]
     if files:
+        _refuse_two_lists(flags, files)
         flags.append(Entry("train_file", files, "command line"))
         replaced = {"train_file", "dataset", "sources"}
         entries = [entry for entry in entries if entry.name not in replaced]
@@ -93,18 +95,32 @@ def resolve_prepare(command: CommandLine) -> PrepareCommand:
     )
 
 
+def _refuse_two_lists(flags: Sequence[Entry], files: Sequence[str]) -> None:
+    if any(flag.name == "train_file" for flag in flags):
+        raise SettingsError(
+            f"--train_file is given, and beside it {', '.join(files)}",
+            where="command line",
+            mend="Name the files once: luthier prepare ONE OTHER ..., without --train_file.",
+        )
+
+
 def is_settings_file(path: Path) -> bool:
     """Tell a settings file from data: by its suffix, and a .json file by what it holds."""
     if path.suffix.lower() in _CONFIGS:
         return True
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
-    known = {*leaves(), *sections()}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return isinstance(found, dict) and bool(known & found.keys())
+    if not isinstance(found, dict):
+        return False
+    # Data may be under a key that is the name of a section, such as `data`: as a list.
+    return any(
+        name in leaves() or (name in sections() and isinstance(value, dict))
+        for name, value in found.items()
+    )
 
 
 def _default_steps(given: Mapping[str, Any]) -> list[str]:
@@ -112,9 +128,10 @@ def _default_steps(given: Mapping[str, Any]) -> list[str]:
     steps = list(STANDARD)
     if given.get("val_file") or given.get("decontaminate_files"):
         steps.append("decontaminate")
-    has_weights = any(
-        isinstance(source, Mapping) and source.get("weight")
-        for source in given.get("sources") or ()
+    # As they were written: what is no list of sources is refused later, with its place.
+    sources = given.get("sources")
+    has_weights = isinstance(sources, list) and any(
+        isinstance(source, Mapping) and source.get("weight") for source in sources
     )
     if has_weights or any(name.startswith("sample_") for name in given):
         steps.append("sample")
@@ -168,6 +185,8 @@ def with_token_rate(plan: CorpusPlan, model: str, report: Report) -> CorpusPlan:
     for source in train_sources(plan):
         for columns in _first_rows(source, plan, _RATE_ROWS):
             texts += ["\n".join(texts_of(columns, row)) for row in range(num_rows(columns))]
+    if not texts:
+        return plan  # No row can be used; the preparation says why.
     counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return replace(plan, rate=TokenRate.of(texts, counts, Path(model).name))
 
@@ -204,6 +223,5 @@ def _first_rows(source: Source, plan: CorpusPlan, num_rows: int) -> Iterator[dic
 
 
 def _first_parts(source: Source, plan: CorpusPlan, num_rows: int) -> Iterator[Part]:
-    batch = min(num_rows, 1000)
-    parts = read_batches([source], plan.data, seed=plan.seed, batch_rows=batch)
-    return islice(parts, -(-num_rows // batch))
+    """Yield just so many rows of a source, or all that it has, as one part."""
+    return islice(read_batches([source], plan.data, seed=plan.seed, batch_rows=num_rows), 1)

@@ -21,7 +21,7 @@ from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings, PreparationSettings
 from luthier.corpus.sources import input_files, resolve_train
 from luthier.corpus.steps.registry import STEPS, plan_steps
-from luthier.corpus.steps.settings import GroupSettings
+from luthier.corpus.steps.settings import GroupSettings, SampleSettings
 from luthier.dataset.inputs import describe_inputs
 from luthier.recipes.packages import installed_version
 from luthier.recipes.run_config import RunConfig
@@ -87,7 +87,7 @@ def planned(plan: CorpusPlan, train: Sequence[Source], val: Sequence[Source]) ->
 
     Raises:
         SettingsError: A step is unknown or can't work as it is set, or a mixture is asked for and
-            no step makes it.
+            no step makes it, or two are.
         DataError: A file that a step reads can't be read.
         MissingExtraError: A step needs a package that is not installed.
     """
@@ -96,6 +96,7 @@ def planned(plan: CorpusPlan, train: Sequence[Source], val: Sequence[Source]) ->
     if weights:
         if "sample" not in wanted.steps:
             raise unused_weights()
+        _refuse_two_mixtures(settings["sample"])
         settings["sample"] = settings["sample"].model_copy(update={"sample_weights": weights})
     return plan_steps(
         wanted.steps,
@@ -113,6 +114,15 @@ def unused_weights() -> SettingsError:
         where="steps",
         mend="Add sample to steps, as the last one, or take the weights out.",
     )
+
+
+def _refuse_two_mixtures(settings: Settings) -> None:
+    if isinstance(settings, SampleSettings) and settings.sample_weights:
+        raise SettingsError(
+            "sources have a weight, and sample_weights gives others",
+            where="sample_weights",
+            mend="Give the shares in one place: by weight under sources, or by sample_weights.",
+        )
 
 
 def describe(

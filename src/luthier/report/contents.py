@@ -14,6 +14,7 @@ from typing import Any
 from luthier.report.attrition import width
 from luthier.report.words import Text, name_of, number, reason_words, say, share
 
+_ELSEWHERE = {"language": "language_", "read": "format_"}
 _PII_VERBS = ("redacted", "masked", "found")
 
 
@@ -76,7 +77,8 @@ def changes(manifest: Mapping[str, Any]) -> list[ChangeGroup]:
     groups: dict[tuple[str, str | None], list[tuple[Text, int]]] = {}
     for step in manifest.get("steps") or ():
         for name, count in (step.get("counts") or {}).items():
-            if not (step["name"] == "language" and name.startswith("language_")):
+            # Languages and formats have a place of their own.
+            if not name.startswith(_ELSEWHERE.get(step["name"], ())):
                 kind, words = _change(step["name"], name)
                 groups.setdefault(kind, []).append((words, count))
     found: list[ChangeGroup] = []
