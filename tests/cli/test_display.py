@@ -170,5 +170,9 @@ def test_work_that_can_be_counted_shows_on_a_terminal(terminal: Shown):
         assert "tokenising 1,000 of 2,000" in str(screen._status.status)
         screen.working("writing", 0, 1)
         assert "writing[/]" in str(screen._status.status)
+        screen.working("read", 3_000, 0)
+        assert "read 3,000[/]" in str(screen._status.status)
+        screen.working("comparing", 0, 0)
+        assert "comparing[/]" in str(screen._status.status)
         screen.data(prepared())
         assert screen._status is None

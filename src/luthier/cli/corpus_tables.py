@@ -85,11 +85,12 @@ def print_drops(console: Console, samples: Mapping[str, Sequence[Mapping[str, An
 def print_drop(console: Console, row: Mapping[str, Any], num_chars: int | None = None) -> None:
     """Print a dropped row, and beside it the row that it is like, where there is one."""
     score = "" if row["score"] is None else f" ({row['score']:.2f})"
-    panels = [panel(row["text"], f"{row['id']}: {row['detail']}{score}", "red", num_chars)]
+    panels = [panel(row["text"], row["id"], "red", num_chars)]
+    panels[0].subtitle = escape(f"{row['detail']}{score}")
     if row["matched_text"] is not None:
         panels.append(panel(row["matched_text"], f"kept: {row['matched_id']}", "green", num_chars))
     elif row["matched_id"] is not None:
-        panels[0].subtitle = escape(f"like {row['matched_id']}")
+        panels[0].subtitle = escape(f"{row['detail']}{score}, like {row['matched_id']}")
     if len(panels) == 1:
         console.print(panels[0])
         return

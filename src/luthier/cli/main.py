@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Fine-tune language models: raw text in, a verified model out.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -30,14 +31,14 @@ _METAVAR = "Arguments: [CONFIG] [--SETTING VALUE]...  `luthier config` lists all
 _PREPARE_ARGUMENTS = """\
 Arguments: [CONFIG | FILES...] [--SETTING VALUE]... and these:
 
---out FOLDER: where the corpus goes; without it, corpus_dir.
+--out FOLDER: where the corpus goes; without it, corpus_dir says.
 
---dry_run [--rows N]: only look at the first N rows of each source (2000), and show what would go.
+--dry_run [--rows N]: look at the first N rows of each source (2000); nothing is written.
 
 --ray [ADDRESS]: work on Ray, on this machine or on a cluster; write it last.
 
-Settings worth knowing: --steps repair,schema,exact  --val_size 0.05  --val_file FILE  --languages en,zh
- --pii_action report  --preprocessing_num_workers 8. `luthier config` lists all.
+Settings worth knowing: steps, val_size, val_file, languages, pii_action, decontaminate_files, \
+preprocessing_num_workers, on_bad_row. `luthier config` lists all; docs/corpus.md tells of them.
 """
 
 # Settings are spelled with underscores everywhere; typer alone would take dashes only.

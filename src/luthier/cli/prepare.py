@@ -98,7 +98,7 @@ def _say_where(prepared: PreparedCorpus) -> None:
 
 def _bare_dry_run(args: Sequence[str]) -> list[str]:
     """Give `--dry_run` its value: a file that stands behind it is none."""
-    behind = [*args[1:], ""]
+    behind = [*args, ""][1:]
     return [
         "--dry_run=true" if word == "--dry_run" and after not in ("true", "false") else word
         for word, after in zip(args, behind, strict=True)

@@ -61,9 +61,9 @@ class PrepareScreen:
     def _open(self, name: str) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.fields[speed]}", style="dim"),
+                TextColumn("{task.fields[speed]}", style="dim", markup=False),
                 console=self._console,
                 transient=True,
                 refresh_per_second=4,
