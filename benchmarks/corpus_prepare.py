@@ -3,7 +3,7 @@
     python benchmarks/corpus_prepare.py [--rows 52000 200000] [--model DIR] [--same] [--keep DIR]
 
 Rows are made by corpus_rows.py, with planted duplicates, personal data, damage and leaks. For each
-number of rows two commands are measured as whole processes, children included: `luthier prepare`
+number of rows two commands are measured as whole processes with one worker: `luthier prepare`
 with all standard steps, decontamination and a leak-free split, and the tokenising of what it left
 (which the first `luthier inspect` or `train` does). `--same` also prepares the smallest set with 1,
 2 and 4 workers, under three hash seeds and with the files in another order, and compares the data
@@ -80,7 +80,9 @@ def measure(folder: Path, num_rows: int, model: Path) -> list[str]:
     files = raw_files(folder)
     size = sum(path.stat().st_size for path in files) / 1e6
     out = folder / "prepared"
-    prepared = run(prepare_command(folder, out), folder / "cache")
+    # One worker: all that it uses is the one process's, and can be counted.
+    one = ["--preprocessing_num_workers", "1"]
+    prepared = run(prepare_command(folder, out, *one), folder / "cache")
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     left = manifest["statistics"]["after"]["rows"]
     line = f"| {num_rows} | {size:.0f} | {left} | {prepared['cpu_s']:.1f} | {prepared['peak_mb']} |"

@@ -43,7 +43,7 @@ def test_from_a_file_to_a_corpus(capture: Any):
     out = capture(prepare)
     prepare.run(["raw.jsonl", *STEPS, "--val_size", "0.2", "--out", "my prepared"])
     lines = lines_of(out)
-    assert lines[:4] == ["read", "schema", "exact: looking", "exact"]
+    assert lines[:4] == ["read", "schema", "exact", "exact: looking"]
     assert any(line.startswith("exact 13 1 dup_exact 1 ") for line in lines)
     assert any(line.startswith("left 12 of 13 rows (92.3 %)") for line in lines)
     assert any(line.startswith("split ") and "0 (0.0 %)" in line for line in lines)

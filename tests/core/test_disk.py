@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from luthier.core.disk import check_room, disk_errors, disk_full, free_bytes
+from luthier.core.disk import check_folder, check_room, disk_errors, disk_full, free_bytes
 from luthier.core.errors import LuthierError
 
 ELSEWHERE = "corpus_dir to a folder"
@@ -17,7 +17,9 @@ ELSEWHERE = "corpus_dir to a folder"
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_said_with_what_is_free(tmp_path: Path, code: int):
     with (
-        pytest.raises(LuthierError, match=r"the disk is full: the corpus: .* are free") as caught,
+        pytest.raises(
+            LuthierError, match=r"is full: the corpus needs more than the .* that are free"
+        ) as caught,
         disk_errors(tmp_path, "the corpus", ELSEWHERE),
     ):
         raise OSError(code, os.strerror(code))
@@ -53,4 +55,14 @@ def test_room_is_measured_where_a_folder_will_lie(tmp_path: Path):
 
 
 def test_the_message_without_a_size(tmp_path: Path):
-    assert "needs" not in str(disk_full(tmp_path, "the corpus", ELSEWHERE, 0))
+    assert "needs more than the" in str(disk_full(tmp_path, "the corpus", ELSEWHERE, 0))
+
+
+def test_a_folder_is_made_and_tried(tmp_path: Path):
+    check_folder(tmp_path / "a" / "b", "the corpus", ELSEWHERE)
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(LuthierError, match=r"the corpus can't be written(.|\n)*Set corpus_dir"):
+        check_folder(tmp_path / "file" / "c", "the corpus", ELSEWHERE)
+    with pytest.raises(LuthierError, match="/proc/x: the corpus can't be written"):
+        check_folder(Path("/proc/x"), "the corpus", ELSEWHERE)

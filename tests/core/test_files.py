@@ -12,7 +12,9 @@ import pytest
 
 from luthier.core.files import (
     STAGING_PREFIX,
+    STALE_S,
     append_jsonl,
+    remove_stale_staging,
     staged_folder,
     sync_folder,
     write_json,
@@ -198,3 +200,17 @@ def test_folders_are_not_flushed_where_the_system_does_not_know_how(
     monkeypatch.setattr(os, "name", "nt")
     sync_folder(tmp_path / "is not even there")
     assert len(flushed) == 1
+
+
+def test_only_what_nobody_touched_for_a_day_is_swept_away(tmp_path: Path):
+    old, new, other = (tmp_path / name for name in (".staging-old", ".staging-new", "kept"))
+    for folder in (old, new, other):
+        folder.mkdir()
+        (folder / "part").touch()
+    long_ago = old.stat().st_mtime - STALE_S - 60
+    for folder in (old, other):
+        os.utime(folder, (long_ago, long_ago))
+    remove_stale_staging(tmp_path)
+    assert not old.exists()
+    assert new.exists()
+    assert other.exists()

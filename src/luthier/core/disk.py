@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -52,6 +53,30 @@ def check_room(root: Path, what: str, elsewhere: str, needed_bytes: int) -> None
         raise disk_full(root, what, elsewhere, needed_bytes)
 
 
+def check_folder(folder: Path, what: str, elsewhere: str) -> None:
+    """Make a folder where it is not there yet, and see that it can be written to.
+
+    Args:
+        folder: The folder.
+        what: What will be written, as the subject of a sentence.
+        elsewhere: As for `disk_errors`.
+
+    Raises:
+        LuthierError: It can't be made or written to.
+    """
+    probe = folder / f".luthier-write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise LuthierError(
+            f"{what} can't be written: {error.strerror or error}",
+            where=str(folder),
+            mend=f"Set {elsewhere} that you may write to.",
+        ) from error
+
+
 def free_bytes(root: Path) -> int:
     """Return how many bytes are free where a folder lies or will lie."""
     there = root
@@ -62,9 +87,12 @@ def free_bytes(root: Path) -> int:
 
 def disk_full(root: Path, what: str, elsewhere: str, needed_bytes: int) -> LuthierError:
     """Build the error for a disk without room."""
-    needs = f" needs {format_bytes(needed_bytes)}," if needed_bytes else ":"
+    free = format_bytes(free_bytes(root))
+    needs = f" needs {format_bytes(needed_bytes)}, {free} are free"
+    # What was begun is removed by now, and its room is free again.
+    cleared = f" needs more than the {free} that are free"
     return LuthierError(
-        f"the disk is full: {what}{needs} {format_bytes(free_bytes(root))} are free",
+        f"the disk is full: {what}{needs if needed_bytes else cleared}",
         where=str(root),
         mend=f"Free some room, or set {elsewhere} on another disk.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any
 
 STAGING_PREFIX = ".staging-"
 """Folders with this prefix are unfinished and may be removed by whoever owns the parent."""
+
+STALE_S = 24 * 3600
+"""An unfinished folder that nobody has touched for this long was left by a process that died."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,6 +71,16 @@ def staged_folder(target: Path) -> Generator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def remove_stale_staging(parent: Path) -> None:
+    """Remove what killed processes left half-written, if nobody has touched it for a day.
+
+    Another process, perhaps of another machine, may be writing there at this moment.
+    """
+    for left in parent.glob(f"{STAGING_PREFIX}*"):
+        if time.time() - left.stat().st_mtime > STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _swap_in(staging: Path, target: Path) -> None:

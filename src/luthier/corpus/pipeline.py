@@ -158,6 +158,7 @@ def _work(
     report: Report,
 ) -> StepOutcome:
     paths = part_paths(before.folder)
+    report(step.name, 0, before.account.rows_out)
 
     def accounts(staging: Path) -> Iterator[PartAccount]:
         if not isinstance(step, GlobalStep):
@@ -218,6 +219,7 @@ def _decide(
             sketches.setdefault(name, []).extend(values)
         done += len(sketch["id"])
         report(f"{step.name}: looking", done, num_all)
+    report(f"{step.name}: comparing", 0, 0)
     drops = {drop.id: drop for drop in step.decide(sketches)} if done else {}
     return [[drops[id_] for id_ in ids if id_ in drops] for ids in parts]
 

@@ -107,7 +107,7 @@ def started(address: str | None) -> Any:
     """
     try:
         import ray
-        import ray.data
+        from ray import data as _  # the part that is an extra of its own
     except ImportError:
         raise MissingExtraError.of("ray", "ray", "--ray") from None
     if not ray.is_initialized():
@@ -124,5 +124,6 @@ def started(address: str | None) -> Any:
                 where="--ray",
                 mend="Check the address, or give the bare flag to start Ray on this machine.",
             ) from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return ray

@@ -40,7 +40,7 @@ class DatasetSettings(Settings):
     """Prepare the data again even if the same inputs were prepared before."""
 
     preprocessing_num_workers: int | None = Field(default=None, gt=0)
-    """Threads of the tokenizer. Default: all cores."""
+    """Threads of the tokenizer, and processes that clean a corpus. Default: all cores."""
 
     @model_validator(mode="after")
     def _check(self) -> DatasetSettings:

@@ -13,9 +13,9 @@ from typing import Any
 
 from luthier import __version__
 from luthier.core.cache import cache_folder
-from luthier.core.disk import disk_errors
+from luthier.core.disk import check_folder, disk_errors
 from luthier.core.errors import LuthierError, RunError
-from luthier.core.files import staged_folder, write_json, write_text
+from luthier.core.files import remove_stale_staging, staged_folder, write_json, write_text
 from luthier.core.hashing import hash_json
 from luthier.corpus.clean import Cleaned, clean
 from luthier.corpus.folder import KIND, MANIFEST, check_file, is_corpus_folder, read_manifest
@@ -44,6 +44,8 @@ from luthier.recipes.corpus_plan import (
 )
 from luthier.recipes.manifest import now
 from luthier.report.data_card import data_card
+
+_OTHER_CACHE = "LUTHIER_CACHE to a folder"
 
 ROW_STEPS = ("repair", "schema", "quality", "language", "pii")
 """Of the steps, those that a validation file goes through too: they look at each row alone."""
@@ -92,10 +94,13 @@ def prepare_corpus(
     found = found_corpus(target, key, plan.rate.tokenizer)
     if found is not None:
         return PreparedCorpus(target, found, from_cache=True)
-    job = _Job(plan, train, val, steps, {"key": key, **work}, runner, report)
-    with disk_errors(corpus_cache(), "what the steps leave", "LUTHIER_CACHE to a folder"):
-        results = job.work()
     elsewhere = "another folder by --out (corpus_dir)"
+    check_folder(target.parent, "the corpus", elsewhere)
+    check_folder(corpus_cache() / "steps", "what the steps leave", _OTHER_CACHE)
+    remove_stale_staging(corpus_cache() / "steps")
+    job = _Job(plan, train, val, steps, {"key": key, **work}, runner, report)
+    with disk_errors(corpus_cache(), "what the steps leave", _OTHER_CACHE):
+        results = job.work()
     with disk_errors(target, "the corpus", elsewhere), staged_folder(target) as staging:
         report("writing", 0, 0)
         manifest = job.write(results, staging)

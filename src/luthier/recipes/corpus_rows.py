@@ -23,7 +23,9 @@ def kept_rows(folder: Path, side: str, num_rows: int, seed: int) -> Iterator[dic
         DataError: The folder is no prepared corpus, was changed, or has no such side.
     """
     if side not in (TRAIN, VAL):
-        raise DataError(f"there is no side {side}", mend=did_you_mean(side, (TRAIN, VAL)))
+        raise DataError(
+            f"there is no side {side}", where="--side", mend=did_you_mean(side, (TRAIN, VAL))
+        )
     paths = side_files(folder, side)
     if not paths:
         raise DataError(

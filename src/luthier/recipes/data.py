@@ -7,7 +7,6 @@ from typing import Any
 
 from luthier.contracts.notice import Notice
 from luthier.core.errors import SettingsError
-from luthier.corpus.folder import VAL, side_files
 from luthier.corpus.settings import CorpusSettings
 from luthier.dataset.prepare import Prepared, prepare
 from luthier.dataset.rendering import stop_token_ids
@@ -73,13 +72,6 @@ def _prepared_on_the_way(config: RunConfig, screen: Screen) -> CorpusSettings:
     runner = choose_runner(plan, config.tokens.preprocessing_num_workers)
     corpus = prepare_corpus(plan, None, runner, screen.working)
     screen.corpus(corpus)
-    has_val = bool(side_files(corpus.folder, VAL))
-    return config.data.model_copy(
-        update={
-            "train_file": str(corpus.folder),
-            "dataset": None,
-            "sources": None,
-            "val_file": str(corpus.folder) if has_val else None,
-            "val_size": 0.0,
-        }
-    )
+    # A prepared corpus brings its own validation rows.
+    others = {"dataset": None, "sources": None, "val_file": None, "val_size": 0.0}
+    return config.data.model_copy(update={"train_file": str(corpus.folder), **others})
