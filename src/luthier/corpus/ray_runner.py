@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from luthier.core.errors import LuthierError, MissingExtraError
@@ -107,7 +108,8 @@ def started(address: str | None) -> Any:
     """
     try:
         import ray
-        from ray import data as _  # the part that is an extra of its own
+
+        import_module("ray.data")  # a part with dependencies of its own
     except ImportError:
         raise MissingExtraError.of("ray", "ray", "--ray") from None
     if not ray.is_initialized():
