@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -49,6 +50,15 @@ def test_weights_and_positions_are_padded_with_zeros() -> None:
     assert batch["loss_weights"].dtype == torch.float32
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1], [0, 1, 0, 0]]
     assert batch["position_ids"].dtype == torch.int64
+
+
+def test_read_only_arrays_are_as_good_as_lists() -> None:
+    rows = [{name: np.array(row[name], dtype=np.int32) for name in row} for row in ROWS]
+    for array in (array for row in rows for array in row.values()):
+        array.flags.writeable = False
+    batch = causal_lm_collate(rows, pad_id=9)
+    for name, tensor in causal_lm_collate(ROWS, pad_id=9).items():
+        assert torch.equal(batch[name], tensor)
 
 
 def test_an_empty_batch_is_refused() -> None:

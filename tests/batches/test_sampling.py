@@ -8,7 +8,12 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.batches.sampling import EpochBatchSampler, epoch_batches
+from luthier.batches.sampling import (
+    EpochBatchSampler,
+    ShuffledBatches,
+    epoch_batches,
+    epoch_order,
+)
 
 _RANDOM = random.Random(7)
 LENGTHS = [_RANDOM.randint(1, 500) for _ in range(1003)]
@@ -42,6 +47,29 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len(set(orders)) == len(orders)
 
 
+def test_orders_never_change() -> None:
+    """A run that was stopped under an earlier version goes on in the same order."""
+    lengths = [5, 1, 4, 1, 5, 9, 2, 6]
+    assert epoch_batches(lengths, 3, 7, 2) == [[6, 7, 5], [0, 4, 1], [2, 3]]
+    grouped = epoch_batches(lengths, 2, 0, 0, group_by_length=True)
+    assert grouped == [[5, 7], [3, 1], [0, 4], [2, 6]]
+
+
+@given(num_rows=st.integers(0, 600), batch_size=st.integers(1, 5), epoch=st.integers(0, 3))
+def test_groups_are_the_order_of_the_epoch_sorted_within_chunks(
+    num_rows: int, batch_size: int, epoch: int
+) -> None:
+    lengths = LENGTHS[:num_rows]
+    order = list(chain(*epoch_batches(lengths, batch_size, 3, epoch)))
+    assert order == epoch_order(num_rows, 3, epoch).tolist()
+    expected: list[list[int]] = []
+    for start in range(0, num_rows, 50 * batch_size):
+        part = sorted(order[start : start + 50 * batch_size], key=lambda row: -lengths[row])
+        expected += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    grouped = epoch_batches(lengths, batch_size, 3, epoch, group_by_length=True)
+    assert sorted(grouped) == sorted(expected)
+
+
 def padding(batches: list[list[int]]) -> int:
     return sum(
         max(LENGTHS[row] for row in batch) * len(batch) - sum(LENGTHS[row] for row in batch)
@@ -66,3 +94,11 @@ def test_the_sampler_follows_set_epoch() -> None:
     assert list(sampler) == epoch_batches(LENGTHS[:10], 4, 3, 2)
     grouped = EpochBatchSampler(LENGTHS, 4, seed=3, group_by_length=True)
     assert list(grouped) == epoch_batches(LENGTHS, 4, 3, 0, group_by_length=True)
+
+
+@given(num_rows=st.integers(1, 40), batch_size=st.integers(1, 6), start=st.integers(0, 45))
+def test_shuffled_batches_from_any_point(num_rows: int, batch_size: int, start: int) -> None:
+    order = ShuffledBatches(LENGTHS[:num_rows], batch_size, seed=2, group_by_length=True)
+    batches = epoch_batches(LENGTHS[:num_rows], batch_size, 2, 1, group_by_length=True)
+    assert order.num_batches(1) == len(batches)
+    assert order.batches(1, start) == batches[start:]

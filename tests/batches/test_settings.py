@@ -13,6 +13,8 @@ def test_defaults() -> None:
     assert settings.per_device_train_batch_size == settings.gradient_accumulation_steps == 1
     assert settings.per_device_eval_batch_size == 8
     assert not settings.group_by_length
+    assert settings.packing is False
+    assert settings.packing_window == 1024
     assert settings.dataloader_num_workers == 0
 
 
@@ -24,9 +26,22 @@ def test_defaults() -> None:
         ("gradient_accumulation_steps", 0),
         ("dataloader_num_workers", -1),
         ("group_by_length", "often"),
-        ("packing", True),
+        ("packing", 2),
+        ("packing", "neat"),
+        ("packing", None),
+        ("packing_window", 0),
     ],
 )
 def test_impossible_values_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):
         BatchSettings.model_validate({name: value})
+
+
+@pytest.mark.parametrize("value", [False, True, "padding_free"])
+def test_packing_is_off_on_or_padding_free(value: object) -> None:
+    assert BatchSettings.model_validate({"packing": value}).packing == value
+
+
+def test_packing_of_1_is_true() -> None:
+    """The order asks whether it *is* True: a 1 that stayed a 1 would mean padding_free."""
+    assert BatchSettings.model_validate({"packing": 1}).packing is True

@@ -13,13 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.batches.collate import CausalLMCollator
+from luthier.batches.flat import FlatCollator, build_collator
+from luthier.batches.packing import PackedBatches
 from luthier.batches.sampling import epoch_batches
 from luthier.batches.settings import BatchSettings
-from luthier.batches.stream import BatchStream, evaluation_batches, make_loader
+from luthier.batches.stream import (
+    BatchStream,
+    evaluation_batches,
+    evaluation_token_budget,
+    make_loader,
+)
 from luthier.core.errors import DataError
 
 torch.set_num_threads(1)
 COLLATE = CausalLMCollator(pad_id=0)
+CAPACITY = 8
 
 
 def make_rows(count: int) -> list[dict[str, list[int]]]:
@@ -32,11 +40,19 @@ def make_rows(count: int) -> list[dict[str, list[int]]]:
 def make_stream(count: int = 11, seed: int = 0, **names: Any) -> BatchStream:
     rows = make_rows(count)
     lengths = [len(row["input_ids"]) for row in rows]
-    return BatchStream(rows, lengths, COLLATE, BatchSettings(**names), seed)
+    settings = BatchSettings(**names)
+    collate = build_collator(settings, pad_id=0)
+    return BatchStream(rows, lengths, collate, settings, seed, capacity=CAPACITY)
 
 
 def names_of(window: list[dict[str, torch.Tensor]]) -> list[list[int]]:
-    return [(batch["input_ids"][:, 0] - 1).tolist() for batch in window]
+    return [names_of_rows(batch) for batch in window]
+
+
+def names_of_rows(batch: dict[str, torch.Tensor]) -> list[int]:
+    ids = batch["input_ids"]
+    first = ids[0, batch["cu_seqlens"][:-1]] if "cu_seqlens" in batch else ids[:, 0]
+    return (first - 1).tolist()
 
 
 def take(stream: BatchStream, count: int) -> list[list[list[int]]]:
@@ -68,14 +84,25 @@ def test_epochs_follow_each_other_each_in_its_own_order() -> None:
     seed=st.integers(0, 9),
     cut=st.integers(0, 12),
     group=st.booleans(),
+    packing=st.sampled_from([False, True, "padding_free"]),
+    packing_window=st.integers(1, 16),
 )
 def test_resuming_anywhere_gives_the_same_windows(
-    count: int, batch: int, accumulation: int, seed: int, cut: int, group: bool
+    count: int,
+    batch: int,
+    accumulation: int,
+    seed: int,
+    cut: int,
+    group: bool,
+    packing: Any,
+    packing_window: int,
 ) -> None:
     names = {
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulation,
         "group_by_length": group,
+        "packing": packing,
+        "packing_window": packing_window,
     }
     straight = make_stream(count, seed, **names)
     expected = take(straight, cut + 6)
@@ -97,13 +124,28 @@ def test_the_state_counts_windows_that_were_handed_out() -> None:
     assert states == [(0, 1), (0, 2), (0, 3), (1, 1)]
 
 
-def test_worker_processes_change_nothing() -> None:
+@pytest.mark.parametrize("packing", [False, True, "padding_free"])
+def test_worker_processes_change_nothing(packing: Any) -> None:
     names: Any = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
+    names["packing"] = packing
     here = list(islice(make_stream(11, **names).windows(), 4))
     there = list(islice(make_stream(11, **names, dataloader_num_workers=2).windows(), 4))
     for one, other in zip(chain(*here), chain(*there), strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batches_made_ahead_are_not_in_the_state() -> None:
+    stream = make_stream(60, packing=True, packing_window=16, dataloader_num_workers=2)
+    windows = stream.windows()
+    expected = [names_of(next(windows)) for _ in range(6)]
+    stopped = make_stream(60, packing=True, packing_window=16, dataloader_num_workers=2)
+    windows = stopped.windows()
+    assert [names_of(next(windows)) for _ in range(3)] == expected[:3]
+    assert stopped.get_state() == {"epoch": 0, "window": 3}
+    resumed = make_stream(60, packing=True, packing_window=16)
+    resumed.set_state(stopped.get_state())
+    assert take(resumed, 3) == expected[3:]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -142,3 +184,99 @@ def test_evaluation_starts_with_the_longest_rows() -> None:
     batches = list(evaluation_batches(rows, lengths, COLLATE, settings))
     shown = [(batch["input_ids"][:, 0] - 1).tolist() for batch in batches]
     assert shown == [[4, 3, 2], [7, 1, 6], [0, 5]]
+
+
+def test_packed_windows_hold_every_row_once_in_rows_of_the_capacity() -> None:
+    names: Any = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
+    stream = make_stream(50, packing=True, packing_window=16, **names)
+    windows = list(islice(stream.windows(), stream.windows_per_epoch()))
+    batches = list(chain(*windows))
+    assert sorted(chain(*map(names_of_rows, batches))) == list(range(50))
+    assert all(batch["input_ids"].shape[1] <= 2 * CAPACITY for batch in batches)
+    lengths = [len(row["input_ids"]) for row in make_rows(50)]
+    expected = list(PackedBatches(lengths, CAPACITY, 16, 2, seed=0).batches(0, 0))
+    assert [names_of_rows(batch) for batch in batches] == expected
+    assert [len(window) for window in windows[:-1]] == [3] * (len(windows) - 1)
+
+
+def test_padding_free_batches_hold_the_rows_of_padded_ones() -> None:
+    names: Any = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
+    padded = make_stream(20, **names)
+    flat = make_stream(20, packing="padding_free", **names)
+    assert flat.windows_per_epoch() == padded.windows_per_epoch() == 4
+    assert take(flat, 9) == take(padded, 9)
+
+
+def count_windows(stream: BatchStream, num_epochs: int) -> list[int]:
+    """Count the windows of each epoch by taking them."""
+    counts = [0] * (num_epochs + 1)
+    for _ in stream.windows():
+        epoch = stream.get_state()["epoch"]
+        counts[epoch] += 1
+        if epoch == num_epochs:
+            return counts[:num_epochs]
+    raise AssertionError("windows never end")
+
+
+@pytest.mark.parametrize("packing", [False, True, "padding_free"])
+def test_planned_steps_are_those_that_come(packing: Any) -> None:
+    names: Any = {"packing": packing, "packing_window": 8, "gradient_accumulation_steps": 2}
+    stream = make_stream(90, **names)
+    counts = count_windows(stream, 6)
+    assert (len(set(counts)) > 1) == (packing is True)  # Else the case shows nothing.
+    fresh = make_stream(90, **names)
+    assert fresh.windows_per_epoch() == counts[0]
+    assert [fresh.num_windows(epochs) for epochs in range(1, 7)] == [
+        sum(counts[:epochs]) for epochs in range(1, 7)
+    ]
+    assert [fresh.num_windows(epochs + 0.5) for epochs in range(6)] == [
+        sum(counts[:epochs]) + -(-counts[epochs] // 2) for epochs in range(6)
+    ]
+    assert fresh.num_windows(0.001) == 1
+    assert fresh.num_windows(0) == 1
+
+
+def test_parts_of_epochs_are_counted_as_they_are_written() -> None:
+    assert make_stream(10).num_windows(1.1) == 11  # 1.1 * 10 is 11.000000000000002
+    assert make_stream(10).num_windows(2.2) == 22  # (2.2 - 2) * 10 is 2.0000000000000018
+    assert make_stream(10).num_windows(1.01) == 11
+
+
+def test_epochs_done_is_the_position() -> None:
+    names: Any = {"packing": True, "packing_window": 8, "gradient_accumulation_steps": 2}
+    counts = count_windows(make_stream(90, **names), 6)
+    assert len(set(counts)) > 1
+    stream = make_stream(90, **names)
+    done = [stream.epochs_done()]
+    for _ in islice(stream.windows(), sum(counts)):
+        done.append(stream.epochs_done())
+    parts = [epoch + window / n for epoch, n in enumerate(counts) for window in range(1, n + 1)]
+    assert done == [0.0, *parts]
+    assert done[-1] == 6.0
+
+
+@pytest.mark.parametrize("packing", [True, "padding_free"])
+def test_flat_evaluation_fills_a_budget_of_tokens_longest_rows_first(packing: Any) -> None:
+    rows = make_rows(14)
+    lengths = [len(row["input_ids"]) for row in rows]
+    settings = BatchSettings(per_device_eval_batch_size=2, packing=packing)
+    assert evaluation_token_budget(lengths, 2) == 10
+    batches = list(evaluation_batches(rows, lengths, FlatCollator(), settings))
+    shown = [names_of_rows(batch) for batch in batches]
+    assert shown == [[4, 9], [3, 8], [13, 2, 7], [12, 1, 6, 11, 0], [5, 10]]
+    assert [batch["input_ids"].shape for batch in batches] == [
+        (1, 10), (1, 8), (1, 10), (1, 10), (1, 2)
+    ]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), max_size=30), size=st.integers(1, 5))
+def test_flat_evaluation_measures_every_row_once(lengths: list[int], size: int) -> None:
+    rows = [
+        {"input_ids": [row + 1] * length, "labels": [-100] * length}
+        for row, length in enumerate(lengths)
+    ]
+    settings = BatchSettings(per_device_eval_batch_size=size, packing=True)
+    batches = list(evaluation_batches(rows, lengths, FlatCollator(), settings))
+    assert sorted(chain(*map(names_of_rows, batches))) == list(range(len(lengths)))
+    assert all(batch["input_ids"].shape[1] <= size * max(lengths) for batch in batches)

@@ -49,3 +49,43 @@ def random_batch() -> Callable[..., dict[str, torch.Tensor]]:
         }
 
     return make
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {"tie_word_embeddings": True},
+    "Qwen3": {"tie_word_embeddings": False},
+    "Gemma2": {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "Cohere": {"logit_scale": 0.25},
+    "Granite": {"logits_scaling": 8.0},
+    "HyperCLOVAX": {"logits_scaling": 0.5},
+    "GPTNeoX": {},
+    "Phi": {},
+}
+"""Tied, untied, softcap, factor, divisor, a factor named as the divisor, old names, a bias."""
+
+
+@pytest.fixture
+def family_model() -> Callable[[str], Any]:
+    """Make a tiny model with random weights of a family, by the name of its classes."""
+    import transformers
+
+    def make(family: str) -> Any:
+        config = getattr(transformers, f"{family}Config")(**{**SIZES, **FAMILIES[family]})
+        torch.manual_seed(0)
+        return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+
+    return make

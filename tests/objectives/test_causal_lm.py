@@ -12,7 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.objectives.causal_lm import causal_lm_loss, supervised_weight
+from luthier.objectives.causal_lm import (
+    causal_lm_loss,
+    causal_lm_loss_from_hidden,
+    supervised_weight,
+    token_log_probs,
+)
+from luthier.objectives.find_head import find_head
+from luthier.objectives.head import Head
 
 Make = Callable[..., dict[str, torch.Tensor]]
 
@@ -187,3 +194,71 @@ def test_any_split_of_a_batch_has_the_same_sums(
     assert float(sum(p.weight for p in parts)) == pytest.approx(float(whole.weight), rel=1e-5)
     assert sum(int(p.num_tokens) for p in parts) == int(whole.num_tokens)
     assert sum(int(p.num_correct) for p in parts) == int(whole.num_correct)
+
+
+def linear_head(model: Any) -> Head:
+    head, _ = find_head(model)
+    assert head is not None
+    return head
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_hidden_states_give_the_sums_of_logits(
+    tiny_model: Any, smoothing: float, weighted: bool
+) -> None:
+    _, labels, weights = random_case(vocabulary=61)
+    weights[0, 1] = 0.0
+    given_weights = weights if weighted else None
+    hidden = torch.randn(3, 8, 32)
+    ours = causal_lm_loss_from_hidden(
+        hidden, labels, linear_head(tiny_model), given_weights, smoothing
+    )
+    plain = causal_lm_loss(tiny_model.lm_head(hidden), labels, given_weights, smoothing)
+    for name in ("weight", "num_tokens", "num_correct"):
+        assert torch.equal(getattr(ours, name), getattr(plain, name)), name
+    assert float(ours.total) == pytest.approx(float(plain.total), rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, torch.zeros(2, 4)])
+def test_hidden_states_without_supervised_tokens_are_zero(
+    tiny_model: Any, weights: torch.Tensor | None
+) -> None:
+    hidden = torch.randn(2, 4, 32, requires_grad=True)
+    labels = torch.full((2, 4), -100) if weights is None else torch.ones(2, 4).long()
+    loss = causal_lm_loss_from_hidden(hidden, labels, linear_head(tiny_model), weights)
+    assert (float(loss.total), float(loss.weight), int(loss.num_tokens)) == (0.0, 0.0, 0)
+    loss.total.backward()
+    for gradient in (hidden.grad, tiny_model.lm_head.weight.grad):
+        assert gradient is not None
+        assert not gradient.any()
+
+
+def test_only_supervised_rows_go_through_the_head(tiny_model: Any) -> None:
+    """Hidden states of others may hold anything: they are never multiplied."""
+    _, labels, _ = random_case(vocabulary=61)
+    hidden = torch.randn(3, 8, 32)
+    unused = torch.ones(3, 8, dtype=torch.bool)
+    unused[:, :-1] = labels[:, 1:] == -100
+    hidden[unused] = math.nan
+    head = linear_head(tiny_model)
+    assert math.isfinite(float(causal_lm_loss_from_hidden(hidden, labels, head).total))
+    assert torch.isfinite(token_log_probs(hidden, labels, head)).all()
+
+
+def test_log_probs_stand_at_their_labels(tiny_model: Any) -> None:
+    _, labels, _ = random_case(vocabulary=61)
+    hidden = torch.randn(3, 8, 32, requires_grad=True)
+    got = token_log_probs(hidden, labels, linear_head(tiny_model))
+    log_probs = tiny_model.lm_head(hidden).log_softmax(-1)
+    expected = torch.zeros(3, 8)
+    for row in range(3):
+        for t in range(1, 8):
+            if labels[row, t] != -100:
+                expected[row, t] = log_probs[row, t - 1, labels[row, t]].detach()
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    total = causal_lm_loss_from_hidden(hidden, labels, linear_head(tiny_model)).total
+    assert float(got.sum()) == pytest.approx(-float(total), rel=1e-5)
+    (by_token,) = torch.autograd.grad(got.sum(), hidden)
+    (by_sum,) = torch.autograd.grad(total, hidden)
+    torch.testing.assert_close(by_token, -by_sum)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from luthier.objectives.causal_lm import causal_lm_loss
-from luthier.objectives.sft import SupervisedFineTuning
+from luthier.objectives.find_head import find_head
+from luthier.objectives.sft import SupervisedFineTuning, model_inputs
 
 Make = Callable[..., dict[str, torch.Tensor]]
 
@@ -72,3 +73,64 @@ def test_packed_documents_do_not_see_each_other(tiny_model: Any, attention: str)
     assert float(objective(tiny_model, packed).total) == pytest.approx(alone, rel=1e-5)
     del packed["position_ids"]
     assert float(objective(tiny_model, packed).total) != pytest.approx(alone, rel=1e-3)
+
+
+def test_packed_documents_through_the_head_alone(tiny_model: Any) -> None:
+    """One flat row of three documents, without an attention mask: the loss of three rows."""
+    head, notice = find_head(tiny_model)
+    assert notice is None
+    documents = [torch.randint(3, 60, (length,)) for length in (6, 5, 8)]
+    labels = [ids.clone() for ids in documents]
+    for row in labels:
+        row[0] = -100  # So that no document's end predicts the next one's start.
+    alone = 0.0
+    for ids, row in zip(documents, labels, strict=True):
+        batch = {"input_ids": ids[None], "labels": row[None]}
+        batch["attention_mask"] = torch.ones_like(ids)[None]
+        alone += float(SupervisedFineTuning()(tiny_model, batch).total)
+    packed = {
+        "input_ids": torch.cat(documents)[None],
+        "labels": torch.cat(labels)[None],
+        "position_ids": torch.cat([torch.arange(len(ids)) for ids in documents])[None],
+        "cu_seqlens": torch.tensor([0, 6, 11, 19], dtype=torch.int32),
+        "num_rows": torch.tensor(3),
+    }
+    loss = SupervisedFineTuning(head=head)(tiny_model, packed)
+    assert float(loss.total) == pytest.approx(alone, rel=1e-5)
+    assert int(loss.num_tokens) == 5 + 4 + 7
+
+
+@pytest.mark.parametrize("with_head", [False, True])
+def test_the_models_inputs_can_be_chosen(
+    tiny_model: Any, random_batch: Make, with_head: bool
+) -> None:
+    seen: list[str] = []
+
+    def only_ids(batch: Any) -> dict[str, Any]:
+        seen.extend(batch)
+        return {"input_ids": batch["input_ids"]}
+
+    head = find_head(tiny_model)[0] if with_head else None
+    batch = random_batch()
+    expected = SupervisedFineTuning()(tiny_model, batch)
+    loss = SupervisedFineTuning(head=head, inputs=only_ids)(tiny_model, batch)
+    assert seen == ["input_ids", "labels", "attention_mask"]
+    # Padding stands on the right, so the loss needs no mask.
+    assert float(loss.total) == pytest.approx(float(expected.total), rel=1e-5)
+
+
+def test_inputs_are_ids_and_one_way_to_part_documents(random_batch: Make) -> None:
+    batch = random_batch()
+    assert list(model_inputs(batch)) == ["input_ids", "attention_mask"]
+    batch["position_ids"] = torch.zeros_like(batch["input_ids"])
+    assert list(model_inputs(batch)) == ["input_ids", "position_ids"]
+
+
+def test_evaluation_through_the_head_forms_no_gradient(tiny_model: Any, random_batch: Make) -> None:
+    head, _ = find_head(tiny_model)
+    trained = SupervisedFineTuning(head=head)(tiny_model, random_batch())
+    with torch.inference_mode():
+        measured = SupervisedFineTuning(head=head)(tiny_model, random_batch())
+    assert not measured.total.requires_grad
+    assert float(measured.total) == float(trained.total)
+    assert int(measured.num_correct) == int(trained.num_correct)

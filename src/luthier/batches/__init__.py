@@ -1,1 +1,1 @@
-"""Prepared rows in, padded tensors in a reproducible order out."""
+"""Prepared rows in, tensors in a reproducible order out: padded, or packed end to end."""

@@ -13,10 +13,11 @@ class BatchSettings(Settings):
     """How many rows are computed at once, and in which order."""
 
     per_device_train_batch_size: int = Field(default=1, gt=0)
-    """Rows of one micro-batch on one device."""
+    """Rows of one micro-batch on one device; with packing: true, filled rows of cutoff_len."""
 
     per_device_eval_batch_size: int = Field(default=8, gt=0)
-    """Rows of one evaluation batch on one device."""
+    """Rows of one evaluation batch on one device; with packing, as many tokens as the longest
+    row has, so many times."""
 
     gradient_accumulation_steps: int = Field(default=1, gt=0)
     """Micro-batches of one optimiser step."""
@@ -24,8 +25,13 @@ class BatchSettings(Settings):
     group_by_length: bool = False
     """Put rows of similar length into one batch: less padding, a little less shuffling."""
 
-    packing: Literal[False] = False
-    """Rows are padded to the longest of their batch; several rows in one is not offered yet."""
+    packing: Literal[False, True, "padding_free"] = False
+    """Compute no padding. true: whole conversations fill rows of cutoff_len; padding_free: the
+    rows of a batch are laid end to end. Neither sees the other; false pads to the longest row."""
+
+    packing_window: int = Field(default=1024, gt=0)
+    """With packing: true, rows looked at together to fill rows of cutoff_len: more fill better,
+    fewer keep more of the shuffling."""
 
     dataloader_num_workers: int = Field(default=0, ge=0)
     """Worker processes that build batches ahead."""

@@ -1,15 +1,22 @@
 """Next-token cross-entropy, summed: the loss of pre-training and of supervised fine-tuning.
 
-Pure functions of tensors. Shape suffixes: B rows, L tokens, V vocabulary, N supervised tokens.
+Pure functions of tensors, from logits or, better, from the hidden states under them: then the head
+runs only over tokens that carry loss. Shape suffixes: B rows, L tokens, D width of the hidden
+states, V vocabulary, N supervised tokens.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.contracts.training import LossSum
+
+if TYPE_CHECKING:
+    from luthier.objectives.head import Head
 
 
 def causal_lm_loss(
@@ -43,15 +50,72 @@ def causal_lm_loss(
     losses_N = F.cross_entropy(
         logits_NV, targets_N, reduction="none", label_smoothing=label_smoothing
     )
-    weights_N = torch.ones_like(losses_N)
-    if loss_weights_BL is not None:
-        weights_N = loss_weights_BL[:, 1:][supervised_BL].to(losses_N.dtype)
+    weights_N = _weights(supervised_BL, loss_weights_BL)
     return LossSum(
         total=(losses_N * weights_N).sum(),
         weight=weights_N.sum(),
         num_tokens=supervised_BL.sum(),
         num_correct=(logits_NV.detach().argmax(dim=-1) == targets_N).sum(),
     )
+
+
+def causal_lm_loss_from_hidden(
+    hidden_BLD: torch.Tensor,
+    labels_BL: torch.Tensor,
+    head: Head,
+    loss_weights_BL: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> LossSum:
+    """Sum what `causal_lm_loss` sums, from the hidden states that the head would take.
+
+    Only tokens that carry loss go through the head, and of their logits only a chunk exists at a
+    time. Packed rows are like others: the first label of each document is -100, so no token is
+    scored on the document after its own.
+
+    Args:
+        hidden_BLD: The decoder's output.
+        labels_BL: Aligned labels; -100 carries no loss.
+        head: The head of the model that the hidden states come from.
+        loss_weights_BL: Weight of each label, not negative; None is 1 everywhere.
+        label_smoothing: Share of each target spread evenly over the vocabulary.
+
+    Returns:
+        Sums over the batch, as `causal_lm_loss` returns them.
+    """
+    targets_BL, supervised_BL = _targets(labels_BL, loss_weights_BL)
+    weights_N = _weights(supervised_BL, loss_weights_BL)
+    hidden_ND = hidden_BLD[:, :-1][supervised_BL]
+    rows = head.cross_entropy(
+        hidden_ND,
+        targets_BL[supervised_BL],
+        None if loss_weights_BL is None else weights_N,
+        label_smoothing,
+    )
+    return LossSum(
+        total=rows.total,
+        weight=weights_N.sum(),
+        num_tokens=supervised_BL.sum(),
+        num_correct=rows.correct.sum(),
+    )
+
+
+def token_log_probs(hidden_BLD: torch.Tensor, labels_BL: torch.Tensor, head: Head) -> torch.Tensor:
+    """Return the log-probability of each labelled token, with gradient.
+
+    Args:
+        hidden_BLD: The decoder's output.
+        labels_BL: Aligned labels; -100 carries no loss.
+        head: The head of the model that the hidden states come from.
+
+    Returns:
+        (B, L) values of float32, aligned with the labels: position t has log p(label t | before),
+        and 0 where there is no label, so that a sum over a row is its answer's log-probability.
+    """
+    targets_BL, supervised_BL = _targets(labels_BL, None)
+    log_probs_N = head.log_probs(hidden_BLD[:, :-1][supervised_BL], targets_BL[supervised_BL])
+    result_BL = log_probs_N.new_zeros(labels_BL.shape)
+    result_BL[:, 1:][supervised_BL] = log_probs_N
+    return result_BL
 
 
 def supervised_weight(
@@ -67,9 +131,7 @@ def supervised_weight(
         Scalar float32 tensor.
     """
     _, supervised_BL = _targets(labels_BL, loss_weights_BL)
-    if loss_weights_BL is None:
-        return supervised_BL.sum().float()
-    return loss_weights_BL[:, 1:][supervised_BL].float().sum()
+    return _weights(supervised_BL, loss_weights_BL).sum()
 
 
 def _targets(
@@ -81,3 +143,10 @@ def _targets(
     if loss_weights_BL is not None:
         supervised_BL = supervised_BL & (loss_weights_BL[:, 1:] != 0)
     return targets_BL, supervised_BL
+
+
+def _weights(supervised_BL: torch.Tensor, loss_weights_BL: torch.Tensor | None) -> torch.Tensor:
+    # One weight for each supervised token, in the order of a boolean index.
+    if loss_weights_BL is None:
+        return torch.ones(int(supervised_BL.sum()), device=supervised_BL.device)
+    return loss_weights_BL[:, 1:][supervised_BL].float()
