@@ -161,6 +161,9 @@ class NoBatches:
 
     state: Mapping[str, Any] = {"epoch": 0, "window": 0}
 
+    def epochs_done(self) -> float:
+        return 0.0
+
     def windows_per_epoch(self) -> int:
         return 1
 

@@ -209,7 +209,7 @@ REFUSED = {
     "number that is no option": (
         "quantization_bit: 3\n", r":2: quantization_bit is 3, and can be 4 or 8\n  quantiz"),
     "tracker": ("report_to: wandb\n", r":2: report_to is 'wandb', and can be none\n  report_to:"),
-    "packing": ("packing: true\n", r":2: packing is true, and can be false\n  packing: "),
+    "packing": ("packing: full\n", r":2: packing is 'full', and can be false or true or padding"),
     "choice": (
         "finetuning_type: loar\n",
         r":2: finetuning_type is 'loar', and can be lora or full or freeze\n  Did you mean lora\?"),
@@ -265,7 +265,7 @@ def test_what_settings_can_not_be(text: str, message: str, resolve_text: Resolve
         (["--seed", "true"], r"^--seed: seed is 'true': .*valid integer"),
         (["--quantization_bit", "5"], r"^--quantization_bit: .* is '5', and can be 4 or 8"),
         (["--stage", "dpo"], r"^--stage: stage is 'dpo', and can be sft"),
-        (["--packing"], r"^--packing: packing is true, and can be false"),
+        (["--packing", "full"], r"^--packing: packing is 'full', and can be false or true or padd"),
         (["--bf16", "--fp16"], r"^--bf16: bf16 and fp16 are both set"),
         (["--finetuning_type", "full"], r"run.yaml:2: lora_rank is not used with .*: full"),
     ],

@@ -63,6 +63,11 @@ CASES = [
     ("use_rslora", "use_rslora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("use_dora", "use_dora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("additional_target", "additional_target: lm_head", ADAPTER, HAS_ITS_OWN, ""),
+    ("packing_window", "packing_window: 64", "", "and only packing: true looks", "packing: true"),
+    ("group_by_length", "group_by_length: true", "packing: true", "packing: true fills every row",
+     "packing: padding_free"),
+    ("packing", "packing: padding_free", BY_TRANSFORMERS, "trains on padded rows",
+     "trainer: luthier"),
     ("split_likeness", "split_likeness: 0.5", "val_size: 0.1", "is set, and no corpus is split",
      "steps: [near]\nval_size: 0.1"),
 ]  # fmt: skip

@@ -51,6 +51,10 @@ class BatchSource(Protocol):
         """Return how many optimiser steps one epoch takes; the last window may be short."""
         ...
 
+    def epochs_done(self) -> float:
+        """Return how many epochs were handed out: 1.5 in the middle of the second."""
+        ...
+
     def windows(self) -> Iterator[Sequence[Batch]]:
         """Yield windows for ever, from where the state stands, epoch after epoch."""
         ...

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from luthier.contracts.counting import count_rows, count_tokens
 from luthier.contracts.training import (
     BatchSource,
     CheckpointSink,
@@ -85,7 +86,7 @@ def train(run: Training) -> Progress:
         meter.start()
         outcome = training_step(run, next(windows))
         meter.add(outcome)
-        advance(progress, outcome, run.batches.windows_per_epoch())
+        advance(progress, outcome, run.batches.epochs_done())
         record = StepRecord(progress.step, progress.epoch, {"loss": outcome.loss})
         _tell(run, lambda observer, record=record: observer.on_step(record))
         if is_due(progress.step, run.logging_steps, progress.num_steps):
@@ -140,9 +141,9 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
     return StepOutcome(
         loss_total=loss_total,
         loss_weight=weight,
-        num_tokens=sum(int(batch["attention_mask"].sum()) for batch in window),
+        num_tokens=sum(map(count_tokens, window)),
         num_supervised=int(num_supervised),
-        num_rows=sum(len(batch["input_ids"]) for batch in window),
+        num_rows=sum(map(count_rows, window)),
         grad_norm=grad_norm,
         learning_rate=rate,
     )
@@ -172,10 +173,10 @@ def _diverged(run: Training, what: str, value: float) -> RunError:
     )
 
 
-def advance(progress: Progress, outcome: StepOutcome, steps_per_epoch: int) -> None:
+def advance(progress: Progress, outcome: StepOutcome, epochs_done: float) -> None:
     """Count one finished step."""
     progress.step += 1
-    progress.epoch = progress.step / steps_per_epoch
+    progress.epoch = epochs_done
     progress.num_tokens_seen += outcome.num_tokens
     progress.num_supervised_seen += outcome.num_supervised
     progress.num_rows_seen += outcome.num_rows

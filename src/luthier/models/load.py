@@ -20,7 +20,7 @@ from luthier.models.settings import ModelSettings, QuantizationSettings
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     weights_from: str | None = None,
+    packed: bool = False,
 ) -> LoadedModel:
     """Load the base model onto a device.
 
@@ -89,6 +90,7 @@ def load_model(
         device: Where it goes.
         dtype: Type of its weights: float32 where they are trained.
         weights_from: A folder to read instead of the settings' model (a checkpoint).
+        packed: Whether training batches are packed rows; `packing_support` must have agreed.
 
     Returns:
         The model and notices.
@@ -102,7 +104,10 @@ def load_model(
     name = weights_from or settings.model_name_or_path
     check_model_path(settings.model_copy(update={"model_name_or_path": name}))
     folder = local_folder(name)
-    attention, notice = choose_attention(settings.flash_attn, device.type)
+    config = read_config(settings, name)
+    attention, notice = choose_attention(
+        settings.flash_attn, device.type, packed=packed, config=config
+    )
     bits_config, bits_notice = quantisation_config(quantization, device, dtype)
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if bits_config is not None:
@@ -127,6 +132,32 @@ def load_model(
     else:
         train_safely_quantised(model)
     return LoadedModel(model, tuple(n for n in (notice, bits_notice) if n is not None))
+
+
+def read_config(settings: ModelSettings, name: str | None = None) -> PretrainedConfig:
+    """Return the config of a model, as transformers reads it.
+
+    Args:
+        settings: Which model.
+        name: A folder to read instead.
+
+    Raises:
+        ModelError: It can't be read, or is of a kind that transformers doesn't know.
+    """
+    from transformers import AutoConfig
+
+    name = name or settings.model_name_or_path
+    folder = local_folder(name)
+    try:
+        found: PretrainedConfig = AutoConfig.from_pretrained(
+            str(folder or name),
+            trust_remote_code=settings.trust_remote_code,
+            **({} if folder is not None else {"revision": settings.model_revision}),
+        )
+    # Whatever transformers raises here has its cause in the folder, the hub or the machine.
+    except Exception as error:
+        raise _explain(name, folder, error) from error
+    return found
 
 
 def _refuse_missing_weights(name: str, missing: set[str]) -> None:

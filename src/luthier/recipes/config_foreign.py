@@ -32,7 +32,7 @@ FOREIGN: Mapping[str, str] = {
     "lora_r": "It is called lora_rank.",
     "max_length": "It is called cutoff_len.",
     "max_seq_length": "It is called cutoff_len.",
-    "neat_packing": "Take it out; rows are padded to the longest of their batch.",
+    "neat_packing": "Write packing: true; packed conversations never see each other.",
     "plot_loss": "Take it out; metrics.jsonl in output_dir holds every point.",
     "pure_bf16": "Write bf16: true; what is trained stays in float32.",
     "save_only_model": "Take it out; checkpoints hold all that going on needs, and `model` beside.",

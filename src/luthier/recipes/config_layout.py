@@ -63,7 +63,7 @@ class Leaf:
         return bool({list, tuple, dict} & _flat_types(self.field.annotation))
 
 
-BARE_FLAGS = frozenset({"flash_attn", "resume_from_checkpoint"})
+BARE_FLAGS = frozenset({"flash_attn", "packing", "resume_from_checkpoint"})
 """Settings that take a value but also mean something as a bare flag (the lecture's command)."""
 
 

@@ -24,7 +24,7 @@ from luthier.corpus.parts import part_paths
 from luthier.corpus.pipeline import PlannedStep, Report
 from luthier.corpus.readers.source import Source
 from luthier.corpus.runners import Runner
-from luthier.corpus.sides import SideChoice, audit_sides, choose_sides
+from luthier.corpus.sides import SKETCHES, SideChoice, audit_sides, choose_sides
 from luthier.corpus.sources import resolve_val
 from luthier.recipes.corpus_account import (
     corpus_warnings,
@@ -179,13 +179,21 @@ class _Job:
             val = self._clean(self.val, "val", row_steps)
             self.report("split: comparing validation with training", 0, 0)
             val_parts = part_paths(val.folder)
-            split = audit_sides(parts, val_parts, plan.split, plan.rate, self.runner)
+            split = audit_sides(
+                parts, val_parts, plan.split, plan.rate, self.runner, cleaned.sketches()
+            )
             return _Results(cleaned, val, None, split)
         if not plan.data.val_size:
             return _Results(cleaned, None, None, None)
         self.report("split: drawing validation rows", 0, 0)
         sides = choose_sides(
-            parts, plan.data.val_size, plan.seed, plan.split, plan.rate, self.runner
+            parts,
+            plan.data.val_size,
+            plan.seed,
+            plan.split,
+            plan.rate,
+            self.runner,
+            cleaned.sketches(),
         )
         return _Results(cleaned, None, sides, sides.account)
 
@@ -212,6 +220,7 @@ class _Job:
             seed=self.plan.seed,
             runner=self.runner,
             report=lambda name, done, total: self.report(prefix + name, done, total),
+            keep_sketches=SKETCHES,
         )
 
     def _manifest(self, results: _Results, written: Written) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.batches.sampling import epoch_batches
+from luthier.batches.packing import build_order
 from luthier.engine.schedule import count_steps
 from luthier.models.adapters import ParameterCount
 from luthier.recipes.run_config import RunConfig
@@ -78,24 +78,23 @@ def estimate_run(
         flops_per_second: The machine's measured matrix rate in the type that is computed in.
         value_bytes: Size of that type: 2 for bf16 and fp16, 4 for fp32.
     """
-    batches = epoch_batches(
-        lengths,
-        config.batches.per_device_train_batch_size,
-        config.run.seed,
-        0,
-        group_by_length=config.batches.group_by_length,
-    )
-    computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
-    per_epoch = -(-len(batches) // config.batches.gradient_accumulation_steps)
+    order = build_order(lengths, config.batches, config.run.seed, config.tokens.cutoff_len)
+    sizes = [_computed(config, [lengths[row] for row in rows]) for rows in order.batches(0, 0)]
+    computed = sum(sizes)
+    per_epoch = -(-len(sizes) // config.batches.gradient_accumulation_steps)
     num_steps = count_steps(config.training.num_train_epochs, per_epoch, config.training.max_steps)
     flops = _flops_per_token(config, shape) * computed * num_steps / per_epoch
-    worst = max(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return Estimate(
         num_steps=num_steps,
         padding_share=1 - sum(lengths) / computed,
         seconds=flops / (flops_per_second * EFFICIENCY),
-        memory_bytes=_memory_bytes(config, shape, worst, value_bytes),
+        memory_bytes=_memory_bytes(config, shape, max(sizes), value_bytes),
     )
+
+
+def _computed(config: RunConfig, lengths: Sequence[int]) -> int:
+    """Return the positions that a batch of rows of these lengths takes."""
+    return sum(lengths) if config.batches.packing else len(lengths) * max(lengths)
 
 
 def _flops_per_token(config: RunConfig, shape: ModelShape) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from luthier.batches.collate import CausalLMCollator
+from luthier.batches.flat import build_collator
 from luthier.batches.stream import evaluation_batches
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import Evaluator
@@ -23,8 +23,11 @@ from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.models.adapters import ParameterCount, apply_tuning, count_parameters
 from luthier.models.load import load_model
 from luthier.models.save import save_model
+from luthier.objectives.find_head import find_head
+from luthier.objectives.head import Head
 from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.data import PreparedRun, prepare_data
+from luthier.recipes.packed import batch_inputs, refuse_unpackable, with_possible_packing
 from luthier.recipes.processes import deepspeed_notice
 from luthier.recipes.resume import refuse_other_run, run_fingerprint
 from luthier.recipes.run_config import RunConfig
@@ -44,6 +47,11 @@ class Job:
     precision: Precision
     fingerprint: Mapping[str, str]
     notices: tuple[Notice, ...]
+    head: Head | None = None
+
+    def objective(self, label_smoothing: float = 0.0) -> SupervisedFineTuning:
+        """Return the run's objective, which lets only supervised tokens meet the head."""
+        return SupervisedFineTuning(label_smoothing, self.head, batch_inputs)
 
 
 def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: Screen) -> Job:
@@ -54,6 +62,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
             belongs to another run. What is quick to find is found first.
     """
     device = choose_device()
+    config, packing_notice = with_possible_packing(config)
     precision, precision_notice = choose_precision(config.training, device)
     sharding_notice = deepspeed_notice(config.run.deepspeed)
     data = prepare_data(config, screen)
@@ -72,18 +81,28 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         device=device,
         dtype=dtype,
         weights_from=None if is_lora else weights,
+        packed=bool(config.batches.packing),
     )
     if config.model.gradient_checkpointing:
         _recompute_activations(loaded.model)
     adapter = weights or config.model.adapter_name_or_path
     model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
-    notices = (*data.notices, precision_notice, sharding_notice, *loaded.notices)
+    if config.batches.packing:
+        refuse_unpackable(model, config)
+    head, head_notice = None, None
+    # Under autocast, or on several GPUs, the Trainer wraps the model: a head would go round that.
+    is_plain = device.type == "cpu" and precision.name == "fp32"
+    if config.run.trainer == "luthier" or is_plain:
+        with precision.autocast():
+            head, head_notice = find_head(model)
+    notices = (*data.notices, precision_notice, packing_notice, sharding_notice)
+    notices += (*loaded.notices, head_notice)
     found = tuple(notice for notice in notices if notice is not None)
     for notice in found:
         screen.notice(notice)
     parameters = count_parameters(model)
     screen.model(parameters, device, precision)
-    return Job(config, folder, data, model, parameters, device, precision, fingerprint, found)
+    return Job(config, folder, data, model, parameters, device, precision, fingerprint, found, head)
 
 
 def _recompute_activations(model: Any) -> None:
@@ -97,11 +116,11 @@ def build_evaluator(job: Job) -> Evaluator | None:
     rows = job.data.prepared.val
     if rows is None:
         return None
-    collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
+    collate = build_collator(job.config.batches, job.data.tokenizer.pad_token_id)
     lengths = row_lengths(rows)
     return ValidationLoss(
         batches=lambda: evaluation_batches(rows, lengths, collate, job.config.batches),
-        objective=SupervisedFineTuning(),
+        objective=job.objective(),
         precision=job.precision,
         device=job.device,
     )

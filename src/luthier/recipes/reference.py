@@ -13,7 +13,6 @@ from luthier.contracts.training import Observer, Progress
 from luthier.dataset.prepared import row_lengths
 from luthier.engine.schedule import cadence, count_steps
 from luthier.engine.transformers_trainer import ReferenceRun, train_with_transformers
-from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.job import Job, build_evaluator
 from luthier.recipes.run_config import RunConfig
 
@@ -39,7 +38,7 @@ def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
         model=job.model,
         train_loader=make_loader(rows, sampler, collate, batches),
         train_rows=rows,
-        objective=SupervisedFineTuning(config.objective.label_smoothing_factor),
+        objective=job.objective(config.objective.label_smoothing_factor),
         arguments=trainer_arguments(job, num_steps),
         progress=Progress(num_steps=num_steps),
         evaluator=build_evaluator(job),

@@ -36,6 +36,8 @@ def run_fingerprint(config: RunConfig, data_key: str, precision: str) -> dict[st
         for name, value in section.model_dump().items()
         if name not in _FREE
     }
+    if config.batches.packing is not True:
+        del values["packing_window"]
     values |= {"seed": str(config.run.seed), "data": data_key, "precision": precision}
     return values | {"model_name_or_path": config.model.model_name_or_path}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from luthier.batches.collate import CausalLMCollator
+from luthier.batches.flat import build_collator
 from luthier.batches.stream import BatchStream
 from luthier.checkpoints.store import CheckpointStore, RunState
 from luthier.contracts.training import Observer, Progress, StopRequest
@@ -24,9 +24,8 @@ from luthier.dataset.prepared import row_lengths
 from luthier.engine.loop import Training, train
 from luthier.engine.metrics_file import MetricsFile, read_metrics
 from luthier.engine.optimizer import build_optimizer
-from luthier.engine.schedule import build_schedule, cadence, count_steps
+from luthier.engine.schedule import build_schedule, cadence
 from luthier.models.load import check_model_path
-from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.job import Job, build_evaluator, build_job, model_writer
 from luthier.recipes.manifest import describe_run, earlier_parts, now, write_manifest
 from luthier.recipes.processes import refuse_many_processes
@@ -139,9 +138,9 @@ def train_by_loop(
 ) -> Progress:
     """Train with luthier's own loop."""
     config, rows = job.config, job.data.prepared.train
-    collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
-    lengths = row_lengths(rows)
-    batches = BatchStream(rows, lengths, collate, config.batches, config.run.seed)
+    collate = build_collator(config.batches, job.data.tokenizer.pad_token_id)
+    lengths, capacity = row_lengths(rows), config.tokens.cutoff_len
+    batches = BatchStream(rows, lengths, collate, config.batches, config.run.seed, capacity)
     optimizer = build_optimizer(
         job.model,
         config.optimizer,
@@ -149,7 +148,7 @@ def train_by_loop(
         weight_decay=config.schedule.weight_decay,
     )
     training, per_epoch = config.training, batches.windows_per_epoch()
-    num_steps = count_steps(training.num_train_epochs, per_epoch, training.max_steps)
+    num_steps = training.max_steps or batches.num_windows(training.num_train_epochs)
     store = CheckpointStore(
         job.folder,
         RunState(optimizer, batches, job.precision.scaler, job.fingerprint),
@@ -164,7 +163,7 @@ def train_by_loop(
     parts = Training(
         model=job.model,
         batches=batches,
-        objective=SupervisedFineTuning(config.objective.label_smoothing_factor),
+        objective=job.objective(config.objective.label_smoothing_factor),
         optimizer=optimizer,
         rate=build_schedule(config.schedule, num_steps),
         precision=job.precision,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.batches.collate import causal_lm_collate
-from luthier.batches.counting import count_rows, count_tokens
 from luthier.batches.flat import flat_collate
+from luthier.contracts.counting import count_rows, count_tokens
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=6))
