@@ -45,6 +45,18 @@ class Cleaned:
         """Rows that passed every step."""
         return self.outcomes[-1].account.rows_out
 
+    def sketches(self) -> dict[str, dict[str, Any]]:
+        """Return the sketches that were kept and still hold, by name, and by the id of the row.
+
+        None are there of a step that an earlier run has done, or behind which rows were changed.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for outcome in self.outcomes:
+            if outcome.account.changed:
+                found = {}
+            found |= outcome.sketches
+        return found
+
     def num_dropped(self) -> dict[str, int]:
         """Return how many rows left for each reason, most frequent first."""
         total: Counter[str] = Counter()
@@ -72,6 +84,7 @@ def clean(
     seed: int = 0,
     runner: Runner | None = None,
     report: Report | None = None,
+    keep_sketches: Sequence[str] = (),
 ) -> Cleaned:
     """Read the sources and run the steps over their rows.
 
@@ -84,6 +97,7 @@ def clean(
         seed: Draws the rows of sources with `num_samples`.
         runner: Who works on the batches; None does it here, one after the other.
         report: Told how far each step is.
+        keep_sketches: Names of sketches that `Cleaned.sketches` is to return.
 
     Raises:
         DataError: A source can't be read; see `read_batches`.
@@ -96,5 +110,6 @@ def clean(
         root,
         runner=runner,
         report=report,
+        keep_sketches=keep_sketches,
     )
     return Cleaned(tuple(outcomes))

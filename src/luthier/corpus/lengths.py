@@ -67,6 +67,8 @@ def class_name(edge: int) -> str:
 
 
 def _letters(text: str) -> tuple[int, int]:
+    if text.isascii():
+        return len(text), 0
     # A letter of the wide kind has three bytes and nearly always one code point; this is four
     # times as fast as looking at each.
     extra = len(text.encode("utf-8", "surrogatepass")) - len(text)

@@ -15,23 +15,26 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.corpus_step import Columns, Drop, GlobalStep, Step, StepResult
 from luthier.core.files import staged_folder, write_json
 from luthier.core.hashing import hash_file, hash_json
-from luthier.corpus.parts import part_paths, read_part, write_part
-from luthier.corpus.record import num_rows, select
+from luthier.corpus.parts import part_paths, read_part, read_table, write_table
+from luthier.corpus.record import table_after, to_table
 from luthier.corpus.runners import InProcess, Runner
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ACCOUNT = "step.json"
 READ = "read"
 """What reading is called among the steps."""
 
-FORMAT = 3
+FORMAT = 4
 """Counts up whenever the same step and settings would leave something else on disk."""
 
 Report = Callable[[str, int, int], None]
@@ -65,6 +68,7 @@ class StepAccount:
         rows_out: Rows that it handed on.
         dropped: Rows that it dropped, by reason.
         counts: What it did to kept rows, by name.
+        changed: Columns of which a kept row has another value than it came with.
         files: sha256 of each Parquet file, in order: the content of the result.
         seconds: How long it took when it was done.
     """
@@ -75,17 +79,27 @@ class StepAccount:
     rows_out: int
     dropped: dict[str, int] = field(default_factory=dict[str, int])
     counts: dict[str, int] = field(default_factory=dict[str, int])
+    changed: list[str] = field(default_factory=list[str])
     files: dict[str, str] = field(default_factory=dict[str, str])
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """A step's account, where its result lies, and whether an earlier run made it."""
+    """A step's account, where its result lies, and whether an earlier run made it.
+
+    Attributes:
+        account: What it did.
+        folder: Its result.
+        from_cache: Whether it was there already.
+        sketches: Of those that a step that compares rows has made now, the ones to be kept: by
+            name, and by the id of the row.
+    """
 
     account: StepAccount
     folder: Path
     from_cache: bool
+    sketches: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,7 @@ class PartAccount:
     rows_out: int
     dropped: Counter[str]
     counts: Counter[str]
+    changed: list[str]
     files: dict[str, str]
 
 
@@ -106,6 +121,7 @@ def run_steps(
     *,
     runner: Runner | None = None,
     report: Report | None = None,
+    keep_sketches: Sequence[str] = (),
 ) -> list[StepOutcome]:
     """Run steps one after the other, each from the folder that the one before it left.
 
@@ -117,6 +133,7 @@ def run_steps(
         root: Folder of all results. Workers on other machines must see it under the same path.
         runner: Who works on the batches. The result is the same for any.
         report: Told how far each step is.
+        keep_sketches: Names of sketches that outcomes are to hold.
 
     Returns:
         One outcome for reading and one for each step.
@@ -130,7 +147,10 @@ def run_steps(
     for planned in steps:
         before = outcomes[-1]
         key = hash_json([FORMAT, planned.step.name, before.account.key, dict(planned.settings)])
-        outcomes.append(_done(root, key) or _work(root, key, planned.step, before, runner, tell))
+        outcome = _done(root, key)
+        outcomes.append(
+            outcome or _work(root, key, planned.step, before, runner, tell, keep_sketches)
+        )
     return outcomes
 
 
@@ -144,7 +164,7 @@ def _read(
 ) -> StepOutcome:
     def accounts(staging: Path) -> Iterator[PartAccount]:
         for number, (result, before) in enumerate(batches()):
-            yield _leave(result, before, staging, number)
+            yield _leave(result, before, to_table(before), staging, number)
 
     return _write(root, key, READ, accounts, 0, report)
 
@@ -156,17 +176,23 @@ def _work(
     before: StepOutcome,
     runner: Runner,
     report: Report,
+    keep_sketches: Sequence[str],
 ) -> StepOutcome:
     paths = part_paths(before.folder)
     report(step.name, 0, before.account.rows_out)
+    kept: dict[str, dict[str, Any]] = {}
 
     def accounts(staging: Path) -> Iterator[PartAccount]:
         if not isinstance(step, GlobalStep):
             return runner.map(_ApplyStep(step, staging), list(enumerate(paths)))
-        drops = _decide(step, paths, runner, before.account.rows_out, report)
+        parts, sketches = _sketches(step, paths, runner, before.account.rows_out, report)
+        for name in sketches.keys() & set(keep_sketches):
+            kept[name] = dict(zip(sketches["id"], sketches[name], strict=True))
+        drops = _decide(step, parts, sketches, report)
         return runner.map(_ApplyDrops(staging), list(zip(count(), paths, drops, strict=False)))
 
-    return _write(root, key, step.name, accounts, before.account.rows_out, report)
+    outcome = _write(root, key, step.name, accounts, before.account.rows_out, report)
+    return replace(outcome, sketches=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +204,9 @@ class _ApplyStep:
 
     def __call__(self, item: tuple[int, Path]) -> PartAccount:
         number, path = item
-        before = read_part(path)
-        return _leave(self.step(before), before, self.folder, number)
+        table = read_table(path)
+        before = table.to_pydict()
+        return _leave(self.step(before), before, table, self.folder, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +217,12 @@ class _ApplyDrops:
 
     def __call__(self, item: tuple[int, Path, list[Drop]]) -> PartAccount:
         number, path, drops = item
-        before = read_part(path)
+        table = read_table(path)
+        before: Columns = {"id": table.column("id").to_pylist()}
         gone = {drop.id for drop in drops}
-        kept = select(before, [id_ not in gone for id_ in before["id"]]) if gone else before
-        return _leave(StepResult(kept, drops), before, self.folder, number)
+        kept = table.filter([id_ not in gone for id_ in before["id"]]) if gone else table
+        files = _write_files(kept, _with_reasons(drops, before, table), self.folder, number)
+        return PartAccount(kept.num_rows, _reasons(drops), Counter(), [], files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +235,10 @@ class _Sketch:
         return self.step.sketch(read_part(path))
 
 
-def _decide(
+def _sketches(
     step: GlobalStep, paths: Sequence[Path], runner: Runner, num_all: int, report: Report
-) -> list[list[Drop]]:
-    """Return for each part the drops of its rows, in the order of the rows."""
+) -> tuple[list[Sequence[str]], Columns]:
+    """Return the ids of each part, and the sketches of all."""
     sketches: Columns = {}
     parts: list[Sequence[str]] = []
     done = 0
@@ -219,33 +248,57 @@ def _decide(
             sketches.setdefault(name, []).extend(values)
         done += len(sketch["id"])
         report(f"{step.name}: looking", done, num_all)
+    return parts, sketches
+
+
+def _decide(
+    step: GlobalStep, parts: Sequence[Sequence[str]], sketches: Columns, report: Report
+) -> list[list[Drop]]:
+    """Return for each part the drops of its rows, in the order of the rows."""
     report(f"{step.name}: comparing", 0, 0)
-    drops = {drop.id: drop for drop in step.decide(sketches)} if done else {}
+    drops = {drop.id: drop for drop in step.decide(sketches)} if any(parts) else {}
     return [[drops[id_] for id_ in ids if id_ in drops] for ids in parts]
 
 
-def _leave(result: StepResult, before: Columns, folder: Path, number: int) -> PartAccount:
-    """Write what became of one batch."""
-    paths = [folder / f"part-{number:05}.parquet"]
-    write_part(result.columns, paths[0])
-    if result.drops:
-        paths.append(folder / f"dropped-{number:05}.parquet")
-        write_part(_with_reasons(result.drops, before), paths[1])
-    return PartAccount(
-        num_rows(result.columns),
-        Counter(drop.reason for drop in result.drops),
-        result.counts,
-        {path.name: hash_file(path) for path in paths},
-    )
+def _leave(
+    result: StepResult, before: Columns, table: pa.Table, folder: Path, number: int
+) -> PartAccount:
+    """Write what became of one batch, which came as columns and as a table."""
+    kept, changed = table_after(result.columns, before, table)
+    files = _write_files(kept, _with_reasons(result.drops, before, table), folder, number)
+    return PartAccount(kept.num_rows, _reasons(result.drops), result.counts, changed, files)
 
 
-def _with_reasons(drops: Sequence[Drop], before: Columns) -> Columns:
+def _write_files(
+    kept: pa.Table, dropped: pa.Table | None, folder: Path, number: int
+) -> dict[str, str]:
+    """Write the rows of one batch, and return the hash of each file."""
+    files: dict[str, str] = {}
+    for name, table in (("part", kept), ("dropped", dropped)):
+        if table is not None:
+            path = folder / f"{name}-{number:05}.parquet"
+            write_table(table, path)
+            files[path.name] = hash_file(path)
+    return files
+
+
+def _reasons(drops: Sequence[Drop]) -> Counter[str]:
+    return Counter(drop.reason for drop in drops)
+
+
+def _with_reasons(drops: Sequence[Drop], before: Columns, table: pa.Table) -> pa.Table | None:
+    """Return the dropped rows of a batch with their reasons; None where there are none."""
+    import pyarrow as pa
+
+    if not drops:
+        return None
     numbers = {id_: number for number, id_ in enumerate(before["id"])}
-    rows = [numbers[drop.id] for drop in drops]
-    gone = {name: [values[row] for row in rows] for name, values in before.items()}
-    for name in ("reason", "detail", "matched_id", "score"):
-        gone[name] = [getattr(drop, name) for drop in drops]
-    return gone
+    gone = table.take([numbers[drop.id] for drop in drops])
+    reasons = {
+        name: pa.array([getattr(drop, name) for drop in drops])
+        for name in ("reason", "detail", "matched_id", "score")
+    }
+    return pa.table({**dict(zip(gone.column_names, gone.columns, strict=True)), **reasons})
 
 
 def _write(
@@ -260,11 +313,13 @@ def _write(
     started_s = time.perf_counter()
     rows_out, dropped, counts = 0, Counter[str](), Counter[str]()
     files: dict[str, str] = {}
+    changed: set[str] = set()
     with staged_folder(folder) as staging:
         for part in accounts(staging):
             rows_out += part.rows_out
             dropped.update(part.dropped)
             counts.update(part.counts)
+            changed.update(part.changed)
             files.update(part.files)
             report(name, rows_out + dropped.total(), rows_in)
         account = StepAccount(
@@ -274,6 +329,7 @@ def _write(
             rows_out=rows_out,
             dropped=dict(dropped.most_common()),
             counts=dict(counts.most_common()),
+            changed=sorted(changed),
             files=dict(sorted(files.items())),
             seconds=round(time.perf_counter() - started_s, 3),
         )

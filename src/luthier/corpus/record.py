@@ -6,7 +6,8 @@ the next. Steps may add columns; those are strings, numbers or lists of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.conversation import Conversation, Message, Origin, Record
@@ -102,15 +103,50 @@ def select(columns: Columns, keep: Sequence[bool]) -> Columns:
     }
 
 
-def to_table(columns: Columns) -> pa.Table:
-    """Return columns as an Arrow table of the canonical schema, added columns behind it."""
+def to_table(
+    columns: Columns, built: Mapping[str, pa.Array | pa.ChunkedArray] | None = None
+) -> pa.Table:
+    """Return columns as an Arrow table of the canonical schema, added columns behind it.
+
+    Args:
+        columns: Rows.
+        built: Those of the columns that are there as arrays already.
+    """
     import pyarrow as pa
 
-    schema = record_schema()
-    known = [name for name in schema.names if name in columns]
-    arrays = [pa.array(columns[name], schema.field(name).type) for name in known]
-    added = [name for name in columns if name not in schema.names]
-    return pa.table([*arrays, *(pa.array(columns[name]) for name in added)], names=[*known, *added])
+    schema, built = record_schema(), built or {}
+    types = {name: schema.field(name).type for name in schema.names if name in columns}
+    types |= {name: None for name in columns if name not in types}
+    arrays = [
+        built[name] if name in built else pa.array(columns[name], type_)
+        for name, type_ in types.items()
+    ]
+    return pa.table(arrays, names=list(types))
+
+
+def table_after(columns: Columns, before: Columns, table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Return what a step made of rows as an Arrow table, building only what the step made new.
+
+    Args:
+        columns: What the step returned: some of the rows, in their order.
+        before: The rows that it was given.
+        table: The same rows as an Arrow table.
+
+    Returns:
+        The table, and the names of the columns that hold something new.
+    """
+    if len(columns["id"]) < len(before["id"]):
+        left = set(columns["id"])
+        keep = [id_ in left for id_ in before["id"]]
+        table, before = table.filter(keep), select(before, keep)
+    # Values are never changed in place, so the same object says the same.
+    new = [
+        name
+        for name, values in columns.items()
+        if name not in before or not all(map(is_, values, before[name]))
+    ]
+    built = {name: table.column(name) for name in columns if name not in new}
+    return to_table(columns, built), new
 
 
 def record_schema() -> pa.Schema:

@@ -8,7 +8,7 @@ others are added (`split.py`). Memory holds the sketches of all rows, never the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from luthier.corpus.parts import read_part
 from luthier.corpus.runners import Runner
 from luthier.corpus.split import Split
 from luthier.corpus.steps.exact import ExactDuplicates
-from luthier.corpus.steps.gram_sets import sketch_rows
 from luthier.corpus.steps.groups import (
     Audit,
     GroupSettings,
@@ -27,10 +26,16 @@ from luthier.corpus.steps.groups import (
     index_relatives,
     leak_free_split,
 )
-from luthier.corpus.steps.scopes import scopes_of
+from luthier.corpus.steps.near import NearDuplicates
 from luthier.corpus.text.fields import cell, num_rows, texts_of
 
 _EXAMPLES = 20
+_KEYS, _GRAMS = "exact_key", "near_grams"
+SKETCHES = (_KEYS, _GRAMS)
+"""Sketches of the steps `exact` and `near` that need not be made again, if they are at hand."""
+
+Known = Mapping[str, Mapping[str, Any]]
+"""Sketches by their name, and by the id of the row: of all rows, or not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +71,13 @@ class _Sketches:
 
 @dataclass(frozen=True, slots=True)
 class _SketchPart:
-    """Work of one part."""
+    """Work of one part: all but the sketches that are known."""
 
     rate: TokenRate
+    known: frozenset[str]
 
     def __call__(self, path: Path) -> _Sketches:
-        return _sketch(read_part(path), self.rate)
+        return _sketch(read_part(path), self.rate, self.known)
 
 
 def choose_sides(
@@ -81,6 +87,7 @@ def choose_sides(
     settings: GroupSettings,
     rate: TokenRate,
     runner: Runner,
+    known: Known | None = None,
 ) -> SideChoice:
     """Draw validation rows from a corpus.
 
@@ -91,12 +98,13 @@ def choose_sides(
         settings: When rows are relatives.
         rate: Tells how long a row is, for the account.
         runner: Who sketches the parts.
+        known: The `SKETCHES` of the rows, as far as they were made before.
 
     Raises:
         SettingsError: There are too few rows, or all are relatives.
         MissingExtraError: The extra `corpus` is not installed.
     """
-    rows = _sketches(parts, rate, runner)
+    rows = _sketches(parts, rate, runner, known or {})
     index = index_relatives(rows.grams, settings)
     found = leak_free_split(index, rows.keys, val_size, seed)
     is_val = [False] * len(rows.ids)
@@ -121,6 +129,7 @@ def audit_sides(
     settings: GroupSettings,
     rate: TokenRate,
     runner: Runner,
+    known: Known | None = None,
 ) -> dict[str, Any]:
     """Look for relatives between two corpora that the user gave as training and validation.
 
@@ -130,6 +139,7 @@ def audit_sides(
         settings: When rows are relatives.
         rate: Tells how long a row is.
         runner: Who sketches the parts.
+        known: The `SKETCHES` of the training rows, as far as they were made before.
 
     Returns:
         The account of the split, for the manifest.
@@ -137,9 +147,9 @@ def audit_sides(
     Raises:
         MissingExtraError: The extra `corpus` is not installed.
     """
-    rows = _sketches(train, rate, runner)
+    rows = _sketches(train, rate, runner, known or {})
     num_train = len(rows.ids)
-    rows.add(_sketches(val, rate, runner))
+    rows.add(_sketches(val, rate, runner, {}))
     split = Split(list(range(num_train)), list(range(num_train, len(rows.ids))))
     audit = audit_split(index_relatives(rows.grams, settings), split)
     return {
@@ -152,20 +162,23 @@ def audit_sides(
     }
 
 
-def _sketches(parts: Sequence[Path], rate: TokenRate, runner: Runner) -> _Sketches:
+def _sketches(parts: Sequence[Path], rate: TokenRate, runner: Runner, known: Known) -> _Sketches:
     every = _Sketches()
-    for some in runner.map(_SketchPart(rate), parts):
+    for some in runner.map(_SketchPart(rate, frozenset(known)), parts):
         every.add(some)
+    if _KEYS in known:
+        every.keys = [known[_KEYS][id_] for id_ in every.ids]
+    if _GRAMS in known:
+        every.grams = [known[_GRAMS][id_] for id_ in every.ids]
     return every
 
 
-def _sketch(columns: Columns, rate: TokenRate) -> _Sketches:
-    scopes = scopes_of(columns)
+def _sketch(columns: Columns, rate: TokenRate, known: frozenset[str]) -> _Sketches:
     rows = range(num_rows(columns))
     return _Sketches(
         ids=list(columns["id"]),
-        keys=list(ExactDuplicates().sketch(columns)["exact_key"]),
-        grams=sketch_rows(scopes.prompts, scopes.answers),
+        keys=[] if _KEYS in known else ExactDuplicates().sketch(columns)[_KEYS],
+        grams=[] if _GRAMS in known else NearDuplicates().sketch(columns)[_GRAMS],
         tokens=[sum(map(rate.tokens, texts_of(columns, row))) for row in rows],
         categories=[cell(columns, "category", row) for row in rows],
     )

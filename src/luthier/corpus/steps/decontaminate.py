@@ -46,6 +46,8 @@ _SHORT_WORDS = (8, 23)
 """Turns of so many words are also compared by pairs; with fewer, a word changed is another turn."""
 _LEAST_PAIRS = 5
 """A turn with fewer pairs that tell something has too little to compare."""
+_TOLD_BITS = 20
+_TOLD = np.uint64((1 << _TOLD_BITS) - 1)
 Places = NDArray[np.int64]
 Shares = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -305,8 +307,12 @@ def _find(owners: Places, hashes: Hashes, ordered: Hashes) -> tuple[Places, Plac
     """Return the text and the place in an ascending array of each hash that stands there."""
     if not len(ordered):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    # Most stand nowhere, which the last bits tell of nearly all of them.
+    may_be_there = np.zeros(1 << _TOLD_BITS, np.bool_)
+    may_be_there[ordered & _TOLD] = True
+    likely = np.flatnonzero(may_be_there[hashes & _TOLD])
+    owners, hashes = owners[likely], hashes[likely]
     first = np.searchsorted(ordered, hashes, side="left")
-    # Most stand nowhere: the second look is for those that do.
     is_there = ordered[np.minimum(first, len(ordered) - 1)] == hashes
     owners, first = owners[is_there], first[is_there]
     counts = np.searchsorted(ordered, hashes[is_there], side="right") - first

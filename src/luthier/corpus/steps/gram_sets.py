@@ -184,7 +184,9 @@ def likeness(sets: GramSets, left: Places, right: Places) -> Likeness:
 
 def _likeness(sets: GramSets, left: Places, right: Places) -> Likeness:
     limits = np.minimum(sets.limits[left], sets.limits[right]).ravel()
-    both = np.sort(np.concatenate([_keyed(sets, rows, limits) for rows in (left, right)]))
+    # Two ascending arrays: a stable sort has only to merge them.
+    both = np.concatenate([_keyed(sets, rows, limits) for rows in (left, right)])
+    both.sort(kind="stable")
     scopes = (both >> np.uint64(31)).astype(np.int64)
     total = np.bincount(scopes, minlength=2 * len(left))
     shared = np.bincount(scopes[1:][both[1:] == both[:-1]], minlength=2 * len(left))

@@ -21,6 +21,7 @@ from luthier.corpus.steps.pii_numbers import cards, cn_ids, has_number, ibans, i
 from luthier.corpus.steps.pii_replace import Replacer
 from luthier.corpus.steps.pii_secrets import api_keys, emails, passwords, url_tokens
 from luthier.corpus.steps.settings import PiiSettings
+from luthier.corpus.text.fields import TURN_FIELDS, kept
 
 _VERBS = {"redact": "redacted", "mask": "masked", "report": "found"}
 _MAX_PASSES = 4
@@ -56,24 +57,30 @@ class Pii:
     def __call__(self, columns: Columns) -> StepResult:
         """Work on one batch of rows; the columns that came in are not changed."""
         action = self.settings.pii_action
-        result = StepResult({name: [] for name in columns})
+        texts = [name for name in (*TURN_FIELDS, "text") if name in columns]
+        new = {**columns, **{name: list(columns[name]) for name in texts}}
         if action == "report":
-            result.columns["pii"] = []
-        for row in range(len(columns["id"])):
-            cells = {name: values[row] for name, values in columns.items()}
+            new["pii"] = [None] * len(columns["id"])
+        result = StepResult(new)
+        rows: list[int] = []
+        for row, values in enumerate(zip(*(columns[name] for name in texts), strict=True)):
+            cells = dict(zip(texts, values, strict=True))
             counts = self._count(cells)
-            if action == "drop":
-                if counts:
-                    result.drops.append(Drop(cells["id"], "pii", _told(counts)))
-                    continue
-            elif action == "report":
-                cells["pii"] = _told(counts) or None
-            elif counts:
+            if counts and action == "drop":
+                result.drops.append(Drop(columns["id"][row], "pii", _told(counts)))
+                continue
+            rows.append(row)
+            if not counts:
+                continue
+            if action == "report":
+                cells["pii"] = _told(counts)
+            elif action != "drop":
                 cells, counts = self._cleaned(cells, action)
-            for kind, count in counts.items():  # of `drop` none is left
+            for kind, count in counts.items():
                 result.counts[f"{_VERBS[action]}_{kind}"] += count
-            for name, values in result.columns.items():
-                values.append(cells[name])
+            for name, value in cells.items():
+                new[name][row] = value
+        result.columns = kept(new, rows)
         return result
 
     def find(self, text: str) -> list[Hit]:
@@ -125,7 +132,7 @@ class Pii:
 
 def _texts(cells: dict[str, Any]) -> Iterator[str]:
     """Yield all texts of a row in the order in which placeholders are numbered."""
-    for column in ("messages", "chosen", "rejected"):
+    for column in TURN_FIELDS:
         for message in cells.get(column) or ():
             if message["content"]:
                 yield message["content"]
@@ -135,7 +142,7 @@ def _texts(cells: dict[str, Any]) -> Iterator[str]:
 
 def _with_texts(cells: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     changed = dict(cells)
-    for column in ("messages", "chosen", "rejected"):
+    for column in TURN_FIELDS:
         if messages := cells.get(column):
             changed[column] = [
                 {**message, "content": change(message["content"])}

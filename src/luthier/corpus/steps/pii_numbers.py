@@ -33,7 +33,9 @@ _SHUT = r"(?![0-9A-Za-z_０-９])(?![.,\-]\d)"
 _PHONE_SHUT = r"(?![0-9A-WYZa-wyz_０-９]|[xX](?!\d))(?![.,\-]\d)"
 
 _HAS_NUMBER = re.compile(r"\d[\d ().\-－]{5,}\d")
-_HAS_IPV6 = re.compile(r"[0-9A-Fa-f]:[0-9A-Fa-f]{0,4}:")
+# Both begin with a literal, which is found at once.
+_HAS_IPV4 = re.compile(r"\.\d{1,3}\.\d")
+_HAS_IPV6 = re.compile(r":[0-9A-Fa-f]{0,4}:")
 
 _CN_ID = re.compile(
     _OPEN + _ALONE + r"[1-8]\d{5}[ \-]?(?:18|19|20)\d{6}[ \-]?\d{3}[\dXxＸｘ]" + _SHUT
@@ -137,7 +139,7 @@ def ips(text: str, private_ips: bool) -> Iterator[Hit]:
         text: Any text.
         private_ips: Whether addresses of private networks count.
     """
-    for pattern in (_IPV4, _IPV4_IN_URL):
+    for pattern in (_IPV4, _IPV4_IN_URL) if _HAS_IPV4.search(text) else ():
         for match in pattern.finditer(text):
             key = ip_key(match[0], private_ips)
             if key and not _is_version(text, match.start(), match[0]):

@@ -53,6 +53,9 @@ _NAMED_KEY = re.compile(
     r"[\"'”`]?\s*(?:is|[:=：为是]|=>|(?<=[Bb]earer)\s)\s*[\"'“`]?(?P<value>[A-Za-z0-9_\-./+=]{16,200})",
     re.IGNORECASE,
 )
+_MIN_RANDOM = 16
+_KEY_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./+=:"
+_KEY_CHARS_AS_X = bytes(ord("x" if code in _KEY_CHARS else " ") for code in range(256))
 _KEY_WORDS = ("key", "token", "secret", "bearer", "密钥", "秘钥", "令牌")
 
 _PASSWORD = re.compile(
@@ -65,6 +68,8 @@ _PASSWORD = re.compile(
     r"(?:\*\*|`)?\s*[\"'“‘「`]?(?P<value>[!#-&(-;=?-_a-~]{4,64})",
     re.IGNORECASE,
 )
+_PASSWORD_SIGNS = ("pass", "pwd", "密", "口令")
+"""One of these stands in each of the words: most texts have none."""
 _PASSWORD_WORDS = (
     "passw",
     "passp",
@@ -120,26 +125,36 @@ _SECRET_PATH = re.compile(
 
 def api_keys(text: str) -> Iterator[Hit]:
     """Yield keys of known issuers, private key blocks, and random values that are named a key."""
-    if any(literal in text for literal in _KEY_LITERALS):
-        for match in _KEY.finditer(text):
-            # Only `sk-` also begins hyphenated words; some issuers' keys are letters alone.
-            if looks_random(match[0], 16, letters_alone=not match[0].startswith("sk-")):
-                yield Hit(match.start(), match.end(), "api_key", match[0])
     if "PRIVATE KEY" in text:
         for match in _PRIVATE_KEY.finditer(text):
             yield Hit(match.start(), match.end(), "api_key", match[0])
+    if not _may_hold_key(text):
+        return
+    if any(literal in text for literal in _KEY_LITERALS):
+        for match in _KEY.finditer(text):
+            # Only `sk-` also begins hyphenated words; some issuers' keys are letters alone.
+            if looks_random(match[0], _MIN_RANDOM, letters_alone=not match[0].startswith("sk-")):
+                yield Hit(match.start(), match.end(), "api_key", match[0])
     lowered = text.lower()
     if any(word in lowered for word in _KEY_WORDS):
         for match in _NAMED_KEY.finditer(text):
             value = match["value"].rstrip(".")
-            if looks_random(value, 16) and not _NOT_PASSWORD.fullmatch(value):
+            if looks_random(value, _MIN_RANDOM) and not _NOT_PASSWORD.fullmatch(value):
                 start = match.start("value")
                 yield Hit(start, start + len(value), "api_key", value)
+
+
+def _may_hold_key(text: str) -> bool:
+    """Say whether a text has a run of characters as long as a key is at least; most have none."""
+    marked = text.encode("ascii", "replace").translate(_KEY_CHARS_AS_X)
+    return b"x" * _MIN_RANDOM in marked
 
 
 def passwords(text: str) -> Iterator[Hit]:
     """Yield values that stand after a word for password and aren't prose or code."""
     lowered = text.lower()
+    if not any(sign in lowered for sign in _PASSWORD_SIGNS):
+        return
     if not any(word in lowered for word in _PASSWORD_WORDS):
         return
     for match in _PASSWORD.finditer(text):

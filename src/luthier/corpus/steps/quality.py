@@ -114,8 +114,9 @@ class Quality:
         shortest = min((len(text.strip()) for text in taught), default=None)
         if low is not None and shortest is not None and shortest < low:
             yield "too_short", (f"{shortest} characters, {name} is {low}", None)
-        size = sum(map(len, texts_of(columns, row)))
-        if high is not None and size > high:
+        if high is None:
+            return
+        if (size := sum(map(len, texts_of(columns, row)))) > high:
             yield "too_long", (f"{size} characters, quality_max_chars is {high}", None)
 
 

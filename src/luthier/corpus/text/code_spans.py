@@ -15,7 +15,7 @@ _CODE = re.compile(
     r"|<(?P<tag>pre|code|script|style)\b.*?(?:</(?P=tag)>|\Z)",
     re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-_MAY_BE_CODE = re.compile(r"`|~~~|<(?:pre|code|script|style)\b", re.IGNORECASE)
+_CODE_TAG = re.compile(r"<(?:pre|code|script|style)\b", re.IGNORECASE)
 _CODE_LINE = re.compile(
     r"^\s*(?:#include|#define|import\s|from\s+\S+\s+import|def\s|class\s|function\b|return\b"
     r"|(?:if|for|while|switch)\s*\(|\$\s|>>>\s|(?:var|let|const|int|char|void|public|private)\s)"
@@ -28,7 +28,7 @@ _ENTITY = re.compile(r"&(?:amp;)*#?\w+;")
 
 def may_hold_code(text: str) -> bool:
     """Return whether a text has a mark of code at all; most texts don't."""
-    return _MAY_BE_CODE.search(text) is not None
+    return "`" in text or "~~~" in text or ("<" in text and _CODE_TAG.search(text) is not None)
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:

@@ -47,7 +47,10 @@ def contents(turns: Sequence[dict[str, Any]], *roles: str) -> list[str]:
 
 def texts_of(columns: Columns, row: int) -> list[str]:
     """Return all texts of a row: turns of every side, then the document."""
-    found = [text for name in TURN_FIELDS for text in contents(turns_of(columns, name, row))]
+    found: list[str] = []
+    for name in TURN_FIELDS:
+        if turns := turns_of(columns, name, row):
+            found += contents(turns)
     document = cell(columns, "text", row)
     return [*found, document] if isinstance(document, str) else found
 
