@@ -11,12 +11,11 @@ END = frozenset({9})
 
 def lay(*pieces: tuple[str, int]) -> tuple[str, Tokens]:
     """Lay pieces of text with their ids end to end."""
-    text, starts, ends = "", [], []
+    text, spans = "", []
     for piece, _ in pieces:
-        starts.append(len(text))
+        spans.append((len(text), len(text) + len(piece)))
         text += piece
-        ends.append(len(text))
-    return text, Tokens([id_ for _, id_ in pieces], starts, ends)
+    return text, Tokens([id_ for _, id_ in pieces], spans)
 
 
 PROMPT = ("Q:", 1)
@@ -60,7 +59,7 @@ def test_what_stands_between_marks_is_not_taught():
 def test_spaces_are_seen_where_offsets_leave_them_out_or_give_them_twice():
     # " " trimmed to nothing at its end; a made-up space with the offsets of the newline.
     text = "Q:yes<e> \n"
-    tokens = Tokens([1, 2, 9, 5, 6, 3], [0, 2, 5, 9, 9, 9], [2, 5, 8, 9, 10, 10])
+    tokens = Tokens([1, 2, 9, 5, 6, 3], [(0, 2), (2, 5), (5, 8), (9, 9), (9, 10), (9, 10)])
     answer = Answer(1, 2, len(text), ((2, len(text)),))
     assert taught_tokens(text, tokens, answer, END) == [(1, 3)]
 

@@ -65,8 +65,8 @@ def _before_space(text: str, tokens: Tokens, first: int, last: int) -> int:
     while last > first:
         # Some offsets leave a leading space out, and others give a made-up space that of its
         # neighbour: the wider of both readings holds the characters.
-        start = min(tokens.starts[last - 1], tokens.ends[last - 2] if last > 1 else 0)
-        if not text[start : tokens.ends[last - 1]].isspace():
+        start = min(tokens.start(last - 1), tokens.end(last - 2) if last > 1 else 0)
+        if not text[start : tokens.end(last - 1)].isspace():
             break
         last -= 1
     return last

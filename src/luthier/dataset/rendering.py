@@ -42,17 +42,25 @@ class Rendered:
 
     Attributes:
         transcript: The text that the row comes from.
-        input_ids: Token ids, BOS included.
+        tokens: The tokens of the text, BOS included.
         loss_weights: Weight of each token in the loss; 0 for tokens that are not taught.
-        char_ends: Where each token ends in the text.
         answer_starts: For each answer its first token; all before it is the prompt.
     """
 
     transcript: Transcript
-    input_ids: list[int]
+    tokens: Tokens
     loss_weights: list[float]
-    char_ends: list[int]
     answer_starts: tuple[int, ...]
+
+    @property
+    def input_ids(self) -> list[int]:
+        """The token ids."""
+        return self.tokens.ids
+
+    @property
+    def char_ends(self) -> list[int]:
+        """Where each token ends in the text."""
+        return self.tokens.ends()
 
     @property
     def supervised(self) -> list[bool]:
@@ -67,8 +75,8 @@ class Rendered:
 
     def char_spans(self) -> list[tuple[int, int]]:
         """Return the part of the text that each token stands for, for display."""
-        starts = [0, *self.char_ends[:-1]]
-        return list(zip(starts, self.char_ends, strict=True))
+        ends = self.char_ends
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 class Renderer:
@@ -234,7 +242,7 @@ class Renderer:
                 weights[first:last] = [weight] * (last - first)
         weights[:1] = [0.0] * len(weights[:1])  # no position predicts the first token
         starts = tuple(tokens.index(answer.start) for answer in transcript.answers)
-        return Rendered(transcript, tokens.ids, weights, tokens.ends, starts)
+        return Rendered(transcript, tokens, weights, starts)
 
 
 def _inexact(transcript: Transcript, answer: Answer) -> Rejection:

@@ -158,11 +158,11 @@ def _is_beginning(shorter: Rendered, row: Rendered) -> bool:
     pairs = zip(shorter.transcript.answers, row.transcript.answers, strict=True)
     for start, (new, old) in zip(shorter.answer_starts, pairs, strict=True):
         end = start
-        while end < len(shorter.input_ids) and shorter.char_ends[end] <= new.end:
+        while end < len(shorter.input_ids) and shorter.tokens.end(end) <= new.end:
             end += 1
         while end > start and shorter.loss_weights[end - 1] == 0:
             end -= 1
-        taught_to = shorter.char_ends[end - 1] if end > start else new.start
+        taught_to = shorter.tokens.end(end - 1) if end > start else new.start
         words = shorter.transcript.text[new.start : taught_to]
         if not row.transcript.text.startswith(words, old.start):
             return False
@@ -170,7 +170,7 @@ def _is_beginning(shorter: Rendered, row: Rendered) -> bool:
 
 
 def _head(content: str, tokens: Tokens, limit: int) -> str:
-    return content[: tokens.ends[limit - 1]] if limit else ""
+    return content[: tokens.end(limit - 1)] if limit else ""
 
 
 def _ends(content: str, tokens: Tokens, limit: int, renderer: Renderer) -> str:
@@ -179,8 +179,8 @@ def _ends(content: str, tokens: Tokens, limit: int, renderer: Renderer) -> str:
     if room < 2:
         return _head(content, tokens, limit)
     num_head = (room + 1) // 2
-    tail_start = tokens.ends[len(tokens.ids) - (room - num_head) - 1]
-    return content[: tokens.ends[num_head - 1]] + GAP + content[tail_start:]
+    tail_start = tokens.end(len(tokens.ids) - (room - num_head) - 1)
+    return content[: tokens.end(num_head - 1)] + GAP + content[tail_start:]
 
 
 def _too_long(row: Rendered, cutoff_len: int, why: str) -> Rejection:
