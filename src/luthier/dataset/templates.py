@@ -101,7 +101,8 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        names: dict[str, Any] = dict(self.special_tokens)
+        # Only those that it spells: transformers copies each at every call.
+        names: dict[str, Any] = {n: t for n, t in self.special_tokens.items() if n in self.text}
         try:
             rendered: Any = render_jinja_template(
                 conversations=[turns],
