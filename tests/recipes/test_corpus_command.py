@@ -290,3 +290,8 @@ def test_a_look_shows_what_would_be_dropped_and_leaves_nothing(
 def test_a_look_refuses_what_the_preparation_would(data: Path):
     with pytest.raises(SettingsError, match="there is no step exakt"):
         look_at_sample(resolved(data, "--steps", "exakt").plan, 3, silent)
+
+
+def test_a_bound_for_training_is_not_passed_over():
+    with pytest.raises(SettingsError, match=r"max_samples: .*keeps all(.|\n)*--sample_size"):
+        resolve_prepare(read_flags(["rows.jsonl", "--max_samples", "5"], many_words=True))

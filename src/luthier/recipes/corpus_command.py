@@ -88,6 +88,12 @@ def resolve_prepare(command: CommandLine) -> PrepareCommand:
     if "steps" not in given:
         flags.append(Entry("steps", _default_steps(given), "default of prepare"))
     resolved = resolve(entries, flags).config
+    if resolved.data.max_samples is not None:
+        raise SettingsError(
+            "max_samples is set: it is for training, and a prepared corpus keeps all its rows",
+            where="max_samples",
+            mend="Take it out, or draw rows by the step sample: --sample_size N.",
+        )
     return PrepareCommand(
         CorpusPlan.of(resolved),
         resolved.model.model_name_or_path,
