@@ -79,3 +79,39 @@ def test_a_bad_row_ends_it_where_the_user_wants_that(sources: list[Source], tmp_
     with pytest.raises(DataError, match="output is the number 7"):
         run(sources, tmp_path / "root", on_bad_row="error")
     assert list((tmp_path / "root").iterdir()) == []
+
+
+@dataclass(frozen=True)
+class KeepAll:
+    """Compares rows by their answer, and drops none."""
+
+    name: str = "keeps"
+
+    def sketch(self, columns: Columns) -> Columns:
+        return {"id": columns["id"], "said": [row[-1]["content"] for row in columns["messages"]]}
+
+    def decide(self, sketches: Columns) -> list[Drop]:
+        return []
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Changes a column."""
+
+    name: str = "renames"
+
+    def __call__(self, columns: Columns) -> StepResult:
+        return StepResult({**columns, "task": ["other"] * len(columns["id"])})
+
+
+def test_sketches_hold_until_a_row_is_changed(sources: list[Source], tmp_path: Path):
+    def sketches(*steps: Any) -> set[str]:
+        planned = [PlannedStep(step, {}) for step in steps]
+        settings = CorpusSettings(train_file="b.jsonl", on_bad_row="skip")
+        root = tmp_path / "-".join(step.name for step in steps)
+        done = clean(sources, "k", settings, planned, root, keep_sketches=("said",))
+        return set(done.sketches())
+
+    assert sketches(KeepAll(), DropQuestions()) == {"said"}
+    assert sketches(Rename(), KeepAll()) == {"said"}
+    assert sketches(KeepAll(), Rename()) == set()

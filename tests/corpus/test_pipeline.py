@@ -154,3 +154,16 @@ def test_progress_is_told(tmp_path: Path):
     assert ("shout", 6, 6) in told
     assert ("same: looking", 5, 5) in told
     assert told[0] == ("read", 2, 0)
+
+
+def test_an_account_names_the_columns_that_a_step_changed(tmp_path: Path):
+    assert [o.account.changed for o in run(tmp_path)] == [[], ["messages"], [], []]
+
+
+def test_sketches_that_are_wanted_are_kept_by_id(tmp_path: Path):
+    wanted = ("answer", "another")
+    *_, same = run(tmp_path, keep_sketches=wanted)
+    assert set(same.sketches) == {"answer"}
+    assert same.sketches["answer"]["f.jsonl#3"] == "PERHAPS ONE DAY"
+    assert run(tmp_path / "other")[-1].sketches == {}
+    assert run(tmp_path, keep_sketches=wanted)[-1].sketches == {}

@@ -14,6 +14,7 @@ from luthier.corpus.record import (
     record_schema,
     records_of,
     select,
+    table_after,
     to_table,
 )
 
@@ -113,3 +114,28 @@ def test_select_keeps_whole_rows():
     columns = {"id": ["a", "b", "c"], "n": [1, 2, 3]}
     assert select(columns, [True, False, True]) == {"id": ["a", "c"], "n": [1, 3]}
     assert num_rows(columns) == 3
+
+
+def test_what_a_step_left_alone_is_not_built_again():
+    before = columns_of(
+        [row(n, [Message("user", "a"), Message("assistant", "b")]) for n in (0, 1)], "s"
+    )
+    table = to_table(before)
+    same, new = table_after(dict(before), before, table)
+    assert new == []
+    assert same.column("messages").chunk(0) is not None
+    assert same.column("messages").chunk(0).buffers()[1].address == (
+        table.column("messages").chunk(0).buffers()[1].address
+    )
+
+
+def test_a_table_holds_what_a_step_made_and_kept():
+    before = columns_of([row(n, [Message("user", str(n))]) for n in range(3)], "s")
+    table = to_table(before)
+    after = select(before, [True, False, True])
+    after["task"] = ["other", after["task"][1]]
+    after["score"] = [0.5, None]
+    made, new = table_after(after, before, table)
+    assert new == ["task", "score"]
+    assert made.equals(to_table(after))
+    assert table_after(select(before, [False] * 3), before, table)[0].num_rows == 0

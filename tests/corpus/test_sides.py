@@ -10,8 +10,10 @@ from luthier.core.errors import SettingsError
 from luthier.corpus.lengths import TokenRate
 from luthier.corpus.parts import write_part
 from luthier.corpus.runners import InProcess
-from luthier.corpus.sides import SideChoice, audit_sides, choose_sides
+from luthier.corpus.sides import SKETCHES, SideChoice, audit_sides, choose_sides
+from luthier.corpus.steps.exact import ExactDuplicates
 from luthier.corpus.steps.groups import GroupSettings
+from luthier.corpus.steps.near import NearDuplicates
 
 WORDS = [f"word{number}" for number in range(3000)]
 TWIN = "the quick brown fox jumps over the lazy dog and runs far away into the dark forest "
@@ -95,3 +97,20 @@ def test_too_few_rows(make_columns: Any, tmp_path: Path):
     parts = parts_of(tmp_path / "a", make_columns([("a b c d e f g h", "i j k l m n o p q")]))
     with pytest.raises(SettingsError, match="there are 1 rows in all"):
         choose(parts)
+
+
+def test_sketches_that_are_known_make_no_difference(make_columns: Any, tmp_path: Path):
+    draw = random.Random(5)
+    columns = make_columns([*made(draw, 60), *[(TWIN + sentence(draw, 3), TWIN)] * 4])
+    parts = parts_of(tmp_path / "a", columns)
+    known = {
+        name: dict(zip(columns["id"], step.sketch(columns)[name], strict=True))
+        for name, step in zip(SKETCHES, (ExactDuplicates(), NearDuplicates()), strict=True)
+    }
+    options = 0.2, 0, GroupSettings(), TokenRate(), InProcess()
+    found = choose(parts)
+    for some in (known, {name: known[name] for name in SKETCHES[:1]}):
+        assert choose_sides(parts, *options, some) == found
+    # They are not made again: other keys draw other rows.
+    other = {id_: f"other {id_}" for id_ in columns["id"]}
+    assert choose_sides(parts, *options, {**known, SKETCHES[0]: other}).is_val != found.is_val

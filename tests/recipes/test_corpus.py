@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,3 +292,12 @@ def test_a_settings_file_is_told_from_data(raw: Path, tmp_path: Path, name: str)
 def test_two_settings_files(tmp_path: Path):
     with pytest.raises(SettingsError, match="two settings files"):
         resolve_prepare(read_flags(["a.yaml", "b.yaml"], many_words=True))
+
+
+def test_preparing_loads_no_torch():
+    code = (
+        "import sys\nimport luthier.cli.prepare, luthier.recipes.corpus\n"
+        "import luthier.recipes.corpus_command\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

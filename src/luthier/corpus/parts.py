@@ -29,7 +29,8 @@ def read_table(path: Path) -> pa.Table:
 
     # Not pq.read_table, which would look for a data set in the folders of the path.
     with pq.ParquetFile(path) as file:
-        return file.read()
+        # A part is small, and other workers read others: threads would only be in the way.
+        return file.read(use_threads=False)
 
 
 def read_parts(folder: Path) -> Iterator[Columns]:

@@ -106,7 +106,9 @@ def record_from_row(
         else:
             record = _chat_record(row, origin, layout)
         task = _label(row, columns.task) if columns.task else None
-        record = replace(record, task=task, weight=weight_of(row, ""))
+        weight = weight_of(row, "")
+        if (task, weight) != (record.task, record.weight):
+            record = replace(record, task=task, weight=weight)
     _check_turns(record)
     return _with_category(record, row, columns)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ from luthier.recipes.corpus_plan import (
     reading_key,
     train_sources,
 )
-from luthier.recipes.manifest import now
 from luthier.report.data_card import data_card
 
 _OTHER_CACHE = "LUTHIER_CACHE to a folder"
@@ -237,7 +237,8 @@ class _Job:
             "data_version": hash_json([CORPUS_FORMAT, self.facts["key"], written.rows_sha256]),
             "rows_sha256": written.rows_sha256,
             "luthier": __version__,
-            "created": now(),
+            # Not by `manifest.now`: beside it torch is loaded, which takes longer than a step.
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.facts,
             "sources": source_accounts(sources, inputs, written, formats),
             "steps": steps,

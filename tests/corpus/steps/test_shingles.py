@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,3 +99,57 @@ def test_places():
 
 def test_mix_is_one_to_one_here():
     assert len(np.unique(mix(np.arange(10_000, dtype=np.uint64)))) == 10_000
+
+
+def _plain_words(text: str) -> list[int]:
+    """Hash words one character at a time: what the module says that it does."""
+    base, salt = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
+    found: list[int] = []
+    was_letter = False
+    for char in unicodedata.normalize("NFKC", text).casefold():
+        is_alone = any(first <= ord(char) <= last for first, last in shingles._SPACELESS)
+        is_word = unicodedata.category(char)[0] in "LMN"
+        if is_word and (is_alone or not was_letter):
+            found.append(0)
+            power = base
+        if is_word:
+            found[-1] += (ord(char) ^ salt) * power
+            power *= base
+        was_letter = is_word and not is_alone
+    values = np.array([value % 2**64 for value in found], np.uint64)
+    return mix(values).tolist()
+
+
+_MIXED = st.lists(
+    st.text(st.sampled_from("aB z9_-\n，你好éﬁИ가の")) | st.text(max_size=12), max_size=6
+)
+
+
+@given(_MIXED)
+def test_hashes_are_polynomials_of_characters(texts: list[str]):
+    words = hash_words(texts)
+    for at, text in enumerate(texts):
+        if plain := _plain_words(text.replace("\uffff", " ")):
+            assert words.hashes[words.starts[at] : words.starts[at + 1]].tolist() == plain
+
+
+def test_a_word_of_a_text_longer_than_the_table_of_powers(monkeypatch: pytest.MonkeyPatch):
+    texts = ["one two three four five", "六 seven"]
+    whole = hash_words(texts).hashes.tolist()
+    monkeypatch.setattr(shingles, "_CHARS_IN_TABLE", 4)
+    assert hash_words(texts).hashes.tolist() == whole
+
+
+@given(_TEXTS, st.integers(1, 4))
+def test_runs_are_polynomials_of_words(texts: list[str], length: int):
+    words = hash_words(texts)
+    runs = hash_runs(words, length, keep_short=False)
+    found: list[int] = []
+    for begin, end in itertools.pairwise(words.starts.tolist()):
+        hashes = words.hashes[begin:end].tolist()
+        for at in range(len(hashes) - length + 1):
+            value = 0
+            for word in hashes[at : at + length]:
+                value = value * 0x9E3779B97F4A7C15 + word
+            found.append(value % 2**64)
+    assert runs.hashes.tolist() == mix(np.array(found, np.uint64)).tolist()

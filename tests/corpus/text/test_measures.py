@@ -92,3 +92,16 @@ def test_answers_that_are_cut_off_are_told(text, is_cut):
 )
 def test_refusals_are_told(text, is_refusal):
     assert measures.is_refusal(text) is is_refusal
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_ascii_are_those_of_the_pattern(text: str):
+    words = [str(word, "ascii") for word in measures.words_of(text)]
+    assert words == measures._WORD.findall(text)
+
+
+@given(st.text(alphabet="ab- ", max_size=20), st.sampled_from("a好-"), st.integers(30, 40))
+def test_a_run_is_found_wherever_it_stands(before: str, character: str, length: int):
+    text = before + "," + character * length + "," + before
+    is_run = character != "-" and length >= measures.MIN_RUN
+    assert measures.longest_run(text) == (length if is_run else 0)

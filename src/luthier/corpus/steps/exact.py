@@ -7,13 +7,12 @@ counts: prompt, answer, roles, tools and label; the same prompt with another ans
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from luthier.contracts.corpus_step import Columns, Drop
 from luthier.core.hashing import hash_text
 from luthier.corpus.overlap import normalised
 from luthier.corpus.steps.settings import ExactSettings
-from luthier.corpus.text.fields import TURN_FIELDS
+from luthier.corpus.text.fields import TURN_FIELDS, cell, turns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +59,10 @@ class ExactDuplicates:
 
 def _key(columns: Columns, row: int) -> str:
     """Return a hash of what a row says; turns stay apart, so that no two can flow together."""
-
-    def cell(name: str) -> Any:
-        return columns[name][row] if name in columns else None
-
-    parts = [f"{cell('label')} ", *_part("text", cell("text")), *_part("tools", cell("tools"))]
+    label, text, tools = (cell(columns, name, row) for name in ("label", "text", "tools"))
+    parts = [f"{label} ", *_part("text", text), *_part("tools", tools)]
     for name in TURN_FIELDS:
-        for turn in cell(name) or ():
+        for turn in turns_of(columns, name, row):
             parts += _part(f"{name} {turn['role']}", turn["content"])
     return hash_text("".join(parts))
 

@@ -130,13 +130,13 @@ def api_keys(text: str) -> Iterator[Hit]:
             yield Hit(match.start(), match.end(), "api_key", match[0])
     if not _may_hold_key(text):
         return
-    if any(literal in text for literal in _KEY_LITERALS):
+    if any(map(text.__contains__, _KEY_LITERALS)):
         for match in _KEY.finditer(text):
             # Only `sk-` also begins hyphenated words; some issuers' keys are letters alone.
             if looks_random(match[0], _MIN_RANDOM, letters_alone=not match[0].startswith("sk-")):
                 yield Hit(match.start(), match.end(), "api_key", match[0])
     lowered = text.lower()
-    if any(word in lowered for word in _KEY_WORDS):
+    if any(map(lowered.__contains__, _KEY_WORDS)):
         for match in _NAMED_KEY.finditer(text):
             value = match["value"].rstrip(".")
             if looks_random(value, _MIN_RANDOM) and not _NOT_PASSWORD.fullmatch(value):
@@ -153,9 +153,9 @@ def _may_hold_key(text: str) -> bool:
 def passwords(text: str) -> Iterator[Hit]:
     """Yield values that stand after a word for password and aren't prose or code."""
     lowered = text.lower()
-    if not any(sign in lowered for sign in _PASSWORD_SIGNS):
+    if not any(map(lowered.__contains__, _PASSWORD_SIGNS)):
         return
-    if not any(word in lowered for word in _PASSWORD_WORDS):
+    if not any(map(lowered.__contains__, _PASSWORD_WORDS)):
         return
     for match in _PASSWORD.finditer(text):
         # In `password=abc&user=bo` the value ends at the next parameter.

@@ -95,9 +95,10 @@ class Quality:
         for rule, is_broken in _RULES.items():
             if is_document and rule in ("truncated", "refusal"):
                 continue
-            found = next(filter(None, (is_broken(text, self.settings) for text in taught)), None)
-            if found is not None:
-                yield rule, found
+            for text in taught:
+                if (found := is_broken(text, self.settings)) is not None:
+                    yield rule, found
+                    break
         if self.words:
             lines = [lines_found(self.words, text) for text in texts_of(columns, row)]
             if listed := sorted(set().union(*lines)):

@@ -7,7 +7,7 @@ don't change are handed on as they are; those that do are made anew, never chang
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from luthier.contracts.corpus_step import Columns
 
@@ -28,7 +28,8 @@ def cell(columns: Columns, name: str, row: int) -> Any:
 
 def turns_of(columns: Columns, name: str, row: int) -> list[dict[str, Any]]:
     """Return the messages of one cell; an absent list is an empty one."""
-    return cast(list[dict[str, Any]], cell(columns, name, row) or [])
+    values = columns.get(name)
+    return [] if values is None else values[row] or []
 
 
 def contents(turns: Sequence[dict[str, Any]], *roles: str) -> list[str]:
@@ -60,8 +61,14 @@ def taught_texts(columns: Columns, row: int) -> list[str]:
 
     The rejected side is no part of it: it's there to be bad.
     """
-    turns = [*turns_of(columns, "messages", row), *turns_of(columns, "chosen", row)]
-    found = contents([turn for turn in turns if turn.get("weight") != 0], "assistant")
+    found = [
+        turn["content"]
+        for name in ("messages", "chosen")
+        for turn in turns_of(columns, name, row)
+        if turn.get("role") == "assistant"
+        and turn.get("weight") != 0
+        and isinstance(turn.get("content"), str)
+    ]
     document = cell(columns, "text", row)
     return [*found, document] if isinstance(document, str) else found
 

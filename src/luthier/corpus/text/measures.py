@@ -142,4 +142,4 @@ def is_cut_off(text: str) -> bool:
 def is_refusal(text: str) -> bool:
     """Return whether an answer begins by saying that it won't or can't answer."""
     head = text[:_HEAD_CHARS].replace("’", "'").lower()
-    return any(sign in head for sign in _REFUSAL_SIGNS) and _REFUSAL.search(head) is not None
+    return any(map(head.__contains__, _REFUSAL_SIGNS)) and _REFUSAL.search(head) is not None
