@@ -6,6 +6,7 @@ with each row's length, count of supervised tokens and origin.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ def to_dataset(rows: Sequence[Row], *, with_weights: bool) -> datasets.Dataset:
         _table(rows[start : start + ROWS_PER_CHUNK], with_weights)
         for start in range(0, max(len(rows), 1), ROWS_PER_CHUNK)
     ]
-    return datasets.Dataset(pa.concat_tables(chunks))
+    table = pa.concat_tables(chunks)
+    return datasets.Dataset(table, fingerprint=_fingerprint(table))
 
 
 def describe(rows: Iterable[Row]) -> dict[str, Any]:
@@ -108,6 +110,16 @@ def describe(rows: Iterable[Row]) -> dict[str, Any]:
             [int(edge), int(count)] for edge, count in zip(edges, bins, strict=False) if count
         ],
     }
+
+
+def _fingerprint(table: pa.Table) -> str:
+    """Return a hash of the values; the one that `datasets` makes pickles the table first."""
+    digest = hashlib.sha256(str(table.schema).encode())
+    for column in table.columns:
+        for chunk in column.chunks:
+            for buffer in filter(None, chunk.buffers()):
+                digest.update(buffer)
+    return digest.hexdigest()[:16]
 
 
 def _table(rows: Sequence[Row], with_weights: bool) -> pa.Table:

@@ -75,6 +75,8 @@ class Tokens:
         Starts would not do: where a tokenizer leaves leading spaces out of its offsets, a token
         that stands across the place would look as if it began behind it.
         """
+        if not self.spans or self.end(-1) <= place:
+            return len(self.ids)  # most places that are asked for are the end of the text
         return bisect_right(self.spans, place, key=itemgetter(1))
 
     def start(self, index: int) -> int:
