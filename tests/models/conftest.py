@@ -1,4 +1,4 @@
-"""Tiny model folders: Llama, Qwen2, GPT-2 and a Gemma 3 with a tied head; and a tokenizer."""
+"""Tiny models and their folders, a tied head (Gemma) among them; and a tokenizer."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def make_model() -> Callable[..., Any]:
         sizes = {**SIZES, **config}
         if kind == "qwen2":
             return hf.Qwen2ForCausalLM(hf.Qwen2Config(**sizes))
+        if kind == "qwen3":
+            return hf.Qwen3ForCausalLM(hf.Qwen3Config(**sizes, head_dim=8))
+        if kind == "gemma":
+            return hf.GemmaForCausalLM(hf.GemmaConfig(**sizes, head_dim=8))
         if kind == "gemma3":
             return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**sizes, head_dim=8, sliding_window=8))
         if kind == "gpt2":

@@ -86,37 +86,36 @@ def test_segments_equal_one_product_with_a_mask(asked: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "length", "asked", "is_short"),
+    ("dtype", "length", "asked", "is_plain"),
     [
-        (torch.bfloat16, 384, {}, True),
-        (torch.bfloat16, 385, {}, False),
+        (torch.bfloat16, 500, {}, True),
         (torch.bfloat16, 20, {"dropout": 0.1}, False),
         (torch.bfloat16, 20, {"window": 19}, False),
         (torch.bfloat16, 20, {"window": 20}, True),
-        (torch.float32, 20, {}, False),
+        (torch.float32, 20, {}, True),
     ],
 )
-def test_short_segments_in_bfloat16_have_their_own_way(
+def test_plain_segments_on_a_cpu_have_their_own_way(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
     length: int,
     asked: dict[str, Any],
-    is_short: bool,
+    is_plain: bool,
 ) -> None:
     calls: list[int] = []
-    short = segment_kernels.short_attention
+    plain = segment_kernels.causal_attention
 
     def count(*arguments: Any) -> torch.Tensor:
         calls.append(1)
-        return short(*arguments)
+        return plain(*arguments)
 
-    monkeypatch.setattr(segment_kernels, "short_attention", count)
+    monkeypatch.setattr(segment_kernels, "causal_attention", count)
     query, key = (torch.randn(1, heads, length, 8, dtype=dtype) for heads in (4, 2))
     ends = torch.tensor([0, length], dtype=torch.int32)
     found = make_layer(**asked).segments(query, key, key, ends, None)
     assert found.shape == (1, length, 4, 8)
     assert found.dtype == dtype
-    assert bool(calls) == is_short
+    assert bool(calls) == is_plain
 
 
 def test_a_lone_query_sees_the_whole_cache_and_more_see_its_beginning() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from luthier.models.short_attention import MAX_TOKENS, short_attention
+from luthier.models.cpu_attention import causal_attention
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -88,10 +88,9 @@ class LayerAttention:
             return self.by_scores(query, key, value, None)
         num_tokens = query.shape[2]
         if self.window is None or num_tokens <= self.window:
-            dtype = _result_dtype(query)
-            is_short = num_tokens <= MAX_TOKENS and self.dropout == 0
-            if is_short and dtype == torch.bfloat16 and query.device.type == "cpu":
-                return short_attention(query.to(dtype), key.to(dtype), value.to(dtype), self.scale)
+            if query.device.type == "cpu" and self.dropout == 0:
+                dtype = _result_dtype(query)
+                return causal_attention(query.to(dtype), key.to(dtype), value.to(dtype), self.scale)
             return self._sdpa(query, key, value, None)
         return self._windowed(query, key, value, self.window)
 
