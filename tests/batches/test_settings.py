@@ -12,6 +12,7 @@ def test_defaults() -> None:
     settings = BatchSettings()
     assert settings.per_device_train_batch_size == settings.gradient_accumulation_steps == 1
     assert settings.per_device_eval_batch_size == 8
+    assert settings.train_batch_size == 16
     assert not settings.group_by_length
     assert settings.packing is False
     assert settings.packing_window == 1024
@@ -22,6 +23,8 @@ def test_defaults() -> None:
     ("name", "value"),
     [
         ("per_device_train_batch_size", 0),
+        ("per_device_train_batch_size", "many"),
+        ("train_batch_size", 0),
         ("per_device_eval_batch_size", -1),
         ("gradient_accumulation_steps", 0),
         ("dataloader_num_workers", -1),
@@ -45,3 +48,10 @@ def test_packing_is_off_on_or_padding_free(value: object) -> None:
 def test_packing_of_1_is_true() -> None:
     """The order asks whether it *is* True: a 1 that stayed a 1 would mean padding_free."""
     assert BatchSettings.model_validate({"packing": 1}).packing is True
+
+
+def test_a_batch_holds_a_micro_batch_or_with_auto_the_whole_step() -> None:
+    plain = BatchSettings(per_device_train_batch_size=4)
+    assert (plain.is_auto, plain.rows_per_batch) == (False, 4)
+    auto = BatchSettings(per_device_train_batch_size="auto", train_batch_size=6)
+    assert (auto.is_auto, auto.rows_per_batch) == (True, 6)

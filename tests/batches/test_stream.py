@@ -21,6 +21,7 @@ from luthier.batches.stream import (
     BatchStream,
     evaluation_batches,
     evaluation_token_budget,
+    longest_batch,
     make_loader,
 )
 from luthier.core.errors import DataError
@@ -184,6 +185,45 @@ def test_evaluation_starts_with_the_longest_rows() -> None:
     batches = list(evaluation_batches(rows, lengths, COLLATE, settings))
     shown = [(batch["input_ids"][:, 0] - 1).tolist() for batch in batches]
     assert shown == [[4, 3, 2], [7, 1, 6], [0, 5]]
+
+
+@pytest.mark.parametrize("packing", [False, True, "padding_free"])
+def test_auto_hands_out_the_rows_of_a_step_as_one_batch(packing: Any) -> None:
+    auto: Any = {"per_device_train_batch_size": "auto", "train_batch_size": 4}
+    auto = make_stream(20, packing=packing, **auto)
+    plain = make_stream(20, packing=packing, per_device_train_batch_size=4)
+    assert auto.windows_per_epoch() == plain.windows_per_epoch()
+    windows = take(auto, 9)
+    assert windows == take(plain, 9)
+    assert all(len(window) == 1 for window in windows)
+
+
+@pytest.mark.parametrize(
+    ("packing", "expected"),
+    [
+        (False, [4, 9, 3]),
+        ("padding_free", [4, 9, 3]),
+        # 24 tokens of three packs: rows of 5, 5, 4, 4, 3, and the next of 3 fits exactly.
+        (True, [4, 9, 3, 8, 2, 7]),
+    ],
+)
+def test_the_longest_batch_is_the_worst_of_a_run(packing: Any, expected: list[int]) -> None:
+    rows = make_rows(10)
+    lengths = [len(row["input_ids"]) for row in rows]
+    settings = BatchSettings(
+        per_device_train_batch_size="auto",
+        train_batch_size=3,
+        packing=packing,
+        dataloader_num_workers=1,
+    )
+    collate = build_collator(settings, pad_id=0)
+    before = torch.get_rng_state()
+    batch = longest_batch(rows, lengths, collate, settings, CAPACITY)
+    assert names_of_rows(batch) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+    stream = make_stream(10, packing=packing, per_device_train_batch_size=3)
+    sizes = [w[0]["input_ids"].numel() for w in islice(stream.windows(), 12)]
+    assert max(sizes) <= batch["input_ids"].numel()
 
 
 def test_packed_windows_hold_every_row_once_in_rows_of_the_capacity() -> None:

@@ -35,6 +35,7 @@ from luthier.checkpoints.store import (
 from luthier.contracts.training import Progress
 from luthier.core.errors import RunError
 from luthier.core.files import STAGING_PREFIX
+from luthier.engine.memory import MicroBatches
 from luthier.engine.precision import Precision
 from luthier.engine.settings import AdafactorOptimizer
 from luthier.evaluation.validation_loss import ValidationLoss
@@ -187,10 +188,13 @@ def bare_store(tmp_path: Path) -> Callable[..., CheckpointStore]:
     """Make a store around an optimiser of one number: a checkpoint in a millisecond."""
 
     def make(
-        limit: int | None = None, writer: Any = write_model, scaler: Any = None
+        limit: int | None = None,
+        writer: Any = write_model,
+        scaler: Any = None,
+        micro_batches: Any = None,
     ) -> CheckpointStore:
         optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))])
-        state = RunState(optimizer, NoBatches(), scaler, {})
+        state = RunState(optimizer, NoBatches(), scaler, {}, micro_batches)
         return CheckpointStore(tmp_path, state, writer, limit)
 
     return make
@@ -205,6 +209,20 @@ def test_the_scalers_state_comes_back(bare_store: Make, tmp_path: Path) -> None:
     fresh = Scaler(1.0)
     bare_store(scaler=fresh).load(path, Progress())
     assert fresh.scale == 1024.0
+
+
+def test_the_size_of_micro_batches_comes_back(bare_store: Make, tmp_path: Path) -> None:
+    saved, fresh = MicroBatches(max_positions=512), MicroBatches()
+    path = Path(bare_store(micro_batches=saved).save(Progress(step=1), {}))
+    bare_store(micro_batches=fresh).load(path, Progress())
+    assert fresh.max_positions == 512
+
+
+def test_a_checkpoint_without_a_size_leaves_it_as_it_is(bare_store: Make, tmp_path: Path) -> None:
+    path = Path(bare_store().save(Progress(step=1), {}))
+    fresh = MicroBatches(max_positions=7)
+    bare_store(micro_batches=fresh).load(path, Progress())
+    assert fresh.max_positions == 7
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

@@ -39,9 +39,9 @@ def test_the_list_of_all_settings(capture: Any):
     assert found["learning_rate"].startswith("2e-05 Highest learning rate.")
     assert found["model_name_or_path"].startswith("required A local model folder")
     assert found["max_steps"].startswith("- Optimiser steps")
-    assert found["gradient_checkpointing"].startswith("false ")
+    assert found["gradient_checkpointing"].startswith("auto ")
     text = " ".join(out.getvalue().split())
-    assert text.count("(only with finetuning_type: freeze)") == 2
+    assert text.count("(only with finetuning_type: freeze)") == 5
     assert "(only with optim: adamw_torch)" in text
 
 

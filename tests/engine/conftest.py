@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from luthier.batches.collate import CausalLMCollator
+from luthier.batches.flat import build_collator
 from luthier.batches.settings import BatchSettings
 from luthier.batches.stream import BatchStream
 from luthier.contracts.training import Progress, StepRecord
@@ -24,6 +24,7 @@ from luthier.objectives.sft import SupervisedFineTuning
 torch.set_num_threads(1)
 
 VOCABULARY = 96
+CAPACITY = 32
 
 
 @dataclass
@@ -179,16 +180,19 @@ def make_training(
         max_steps: int | None = None,
         optimizer: Any = None,
         seed: int = 0,
+        packing: Any = False,
         **fields: Any,
     ) -> Training:
         model = make_model() if model is None else model
         rows = make_rows() if rows is None else rows
         schedule = fields.pop("schedule", ScheduleSettings(learning_rate=1e-2))
         settings = BatchSettings(
-            per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            packing=packing,
         )
         lengths = [len(row["input_ids"]) for row in rows]
-        batches = BatchStream(rows, lengths, CausalLMCollator(pad_id=0), settings, seed)
+        batches = BatchStream(rows, lengths, build_collator(settings, 0), settings, seed, CAPACITY)
         num_steps = count_steps(epochs, batches.windows_per_epoch(), max_steps)
         training = Training(
             model=model,

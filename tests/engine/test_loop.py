@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from luthier.batches.collate import causal_lm_collate
-from luthier.contracts.training import Progress
+from luthier.contracts.counting import count_rows, count_supervised, count_tokens
+from luthier.contracts.training import LossSum, Progress
 from luthier.core.errors import RunError
 from luthier.engine.loop import evaluate, remember_best, train, training_step
+from luthier.engine.meter import Meter
 from luthier.engine.precision import Precision, choose_precision
 from luthier.engine.settings import (
     AdafactorOptimizer,
@@ -22,6 +26,7 @@ from luthier.engine.settings import (
     ScheduleSettings,
     TrainingSettings,
 )
+from luthier.engine.update import ReadThenStep, StepWhereFinite, choose_update
 from luthier.objectives.sft import SupervisedFineTuning
 
 Make = Callable[..., Any]
@@ -37,6 +42,14 @@ def assert_equal_weights(one: Any, other: Any, tolerance: float = 0.0) -> None:
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=tolerance, msg=name)
 
 
+def assert_equal_states(one: torch.optim.Optimizer, other: torch.optim.Optimizer) -> None:
+    state, expected = one.state_dict()["state"], other.state_dict()["state"]
+    assert state.keys() == expected.keys()
+    for index, values in expected.items():
+        for name, value in values.items():
+            assert torch.equal(state[index][name], value)
+
+
 def test_one_batch_of_8_is_8_batches_of_1(make_training: Make, make_rows: Make) -> None:
     rows = make_rows(8)
     big = make_training(rows=rows, batch_size=8)
@@ -44,7 +57,7 @@ def test_one_batch_of_8_is_8_batches_of_1(make_training: Make, make_rows: Make) 
     one = training_step(big, next(big.batches.windows()))
     eight = training_step(small, next(small.batches.windows()))
     assert one.loss == pytest.approx(eight.loss, abs=1e-6)
-    assert one.grad_norm == pytest.approx(eight.grad_norm, abs=1e-5)
+    assert float(one.grad_norm) == pytest.approx(float(eight.grad_norm), abs=1e-5)
     assert (one.num_tokens, one.num_supervised, one.num_rows) == (
         *(eight.num_tokens, eight.num_supervised, 8),
     )
@@ -104,7 +117,7 @@ def test_steps_are_adamw_on_the_mean_loss(make_training: Make, make_model: Make)
         optimizer.step()
         optimizer.zero_grad()
         assert outcome.loss == pytest.approx(loss.item(), abs=1e-5)
-        assert outcome.grad_norm == pytest.approx(norm.item(), abs=1e-4)
+        assert float(outcome.grad_norm) == pytest.approx(norm.item(), abs=1e-4)
         assert norm > 0.5
     assert_equal_weights(training.model, model, tolerance=1e-5)
 
@@ -116,8 +129,8 @@ def test_no_clipping_at_zero(make_training: Make) -> None:
         training.optimizer.step = lambda: None
         training.optimizer.zero_grad = lambda set_to_none: None
     window = next(free.batches.windows())
-    free_norm = training_step(free, window).grad_norm
-    assert training_step(short, window).grad_norm == pytest.approx(free_norm)
+    free_norm = float(training_step(free, window).grad_norm)
+    assert float(training_step(short, window).grad_norm) == pytest.approx(free_norm)
 
     def length(model: Any) -> float:
         return math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
@@ -205,13 +218,127 @@ def test_a_step_that_is_no_number_is_not_taken(
     with pytest.raises(RunError, match=f"the {what} of step 2 is nan; the step was not taken"):
         train(training)
     assert_equal_weights(training.model, good.model)
-    state, expected = training.optimizer.state_dict()["state"], good.optimizer.state_dict()["state"]
-    for index, values in expected.items():
-        for name, value in values.items():
-            assert torch.equal(state[index][name], value)
+    assert_equal_states(training.optimizer, good.optimizer)
     assert [step for step, _ in sink.saved] == [1]
     assert training.progress.step == 1
     assert recorder.of("end") == []
+
+
+def test_a_step_left_out_on_the_device_changes_nothing_and_is_told_later(
+    make_training: Make, recorder: Any, sink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: one bad step of four, and nobody looks before the log is due."""
+    monkeypatch.setattr(Spoiled, "what", "loss")
+    monkeypatch.setattr(Spoiled, "calls", 0)
+    deferred: dict[str, Any] = {"update": StepWhereFinite(), "logging_steps": 4, "max_steps": 4}
+    training = make_training(**deferred, objective=Spoiled(), sink=sink, observers=(recorder,))
+    good = make_training(max_steps=1)
+    train(good)
+    with pytest.raises(RunError, match="the loss of step 2 is nan; the step was not taken"):
+        train(training)
+    assert_equal_weights(training.model, good.model)
+    assert_equal_states(training.optimizer, good.optimizer)
+    assert [record.step for record in recorder.of("step")] == [1, 2, 3, 4]
+    assert all(record.metrics == {} for record in recorder.of("step"))
+    assert recorder.of("log") == []
+
+
+@pytest.mark.parametrize("due", ["eval_every", "save_every"])
+def test_nothing_is_evaluated_or_saved_before_the_steps_are_looked_at(
+    make_training: Make, sink: Any, monkeypatch: pytest.MonkeyPatch, due: str
+) -> None:
+    monkeypatch.setattr(Spoiled, "what", "gradient")
+    monkeypatch.setattr(Spoiled, "calls", 0)
+    evaluated: list[Any] = []
+    fields: dict[str, Any] = {
+        "update": StepWhereFinite(),
+        "logging_steps": 100,
+        "sink": sink,
+        "evaluator": lambda model: evaluated.append(model) or {"eval_loss": 1.0},
+        due: 3,
+    }
+    with pytest.raises(RunError, match="the gradient of step 2 is nan"):
+        train(make_training(objective=Spoiled(), **fields))
+    assert evaluated == sink.saved == []
+
+
+def test_deferred_steps_log_what_read_ones_log(make_training: Make, new_recorder: Any) -> None:
+    logs = []
+    for update in (ReadThenStep(), StepWhereFinite()):
+        recorder = new_recorder()
+        train(make_training(update=update, logging_steps=3, observers=(recorder,)))
+        names = ("loss", "grad_norm", "learning_rate")
+        logs.append([[log.metrics[name] for name in names] for log in recorder.of("log")])
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 4
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor's value is asked for: on a GPU, each waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+class Unread(SupervisedFineTuning):
+    """Cross-entropy over all positions, so that no shape depends on a value."""
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        logits_BLV = model(batch["input_ids"])[:, :-1]
+        targets_BL = batch["labels"][:, 1:]
+        total = cross_entropy(logits_BLV.flatten(0, 1), targets_BL.flatten(), reduction="sum")
+        return LossSum(total, *torch.zeros(3))
+
+
+def test_between_lines_of_the_log_the_engine_does_not_wait(make_training: Make) -> None:
+    """A step reads the batches, which are on the host, and nothing that was computed."""
+    model = torch.nn.Sequential(torch.nn.Embedding(96, 8), torch.nn.Linear(8, 96))
+    deferred = make_training(
+        model=model, objective=Unread(), update=StepWhereFinite(), accumulation=2
+    )
+    windows = deferred.batches.windows()
+    window = next(windows)
+    with Reads() as of_batches:
+        float(sum(deferred.objective.weight(batch) for batch in window))
+        for count in (count_tokens, count_supervised, count_rows):
+            sum(map(count, window))
+    assert of_batches.count > 0
+    training_step(deferred, window)  # The optimiser's state comes to be.
+    meter = Meter()
+    with Reads() as of_steps:
+        for _ in range(3):
+            meter.add(training_step(deferred, next(windows)))
+    with Reads() as of_log:
+        meter.settle()
+    assert of_steps.count == 3 * of_batches.count
+    assert of_log.count <= 1, "losses and lengths of all steps come in one transfer"
+    reading = replace(deferred, update=ReadThenStep())
+    with Reads() as of_reading:
+        outcome = training_step(reading, next(windows))
+        float(outcome.loss_total)
+    assert of_reading.count > of_batches.count, "the counter counts nothing"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_a_gpu_is_deferred(make_training: Make, make_model: Make) -> None:
+    device = torch.device("cuda")
+    training = make_training(model=make_model().to(device), device=device, logging_steps=4)
+    update = choose_update(training.optimizer, training.precision, device)
+    assert update == StepWhereFinite()
+    training = replace(training, update=update)
+    windows = training.batches.windows()
+    outcome = training_step(training, next(windows))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        training.update.take(
+            2, training.optimizer, training.precision, outcome.loss_total, outcome.grad_norm
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_window_without_weight_gives_no_gradient(make_training: Make, make_rows: Make) -> None:

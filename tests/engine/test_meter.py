@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from luthier.core.errors import RunError
 from luthier.engine.meter import Meter, StepOutcome, memory_bytes
 
 
-def outcome(total: float, weight: float, tokens: int = 10) -> StepOutcome:
+def outcome(total: float, weight: float, tokens: int = 10, step: int = 1) -> StepOutcome:
     return StepOutcome(
-        loss_total=total,
+        step=step,
+        loss_total=torch.tensor(total),
         loss_weight=weight,
         num_tokens=tokens,
         num_supervised=tokens // 2,
         num_rows=1,
-        grad_norm=total,
+        grad_norm=torch.tensor(total),
         learning_rate=total / 100,
     )
 
@@ -28,8 +32,9 @@ def test_loss_of_a_step_is_divided_once() -> None:
 
 
 def test_reading_sums_steps_and_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Steps of 2 s and 3 s; the 95 s between them, an evaluation perhaps, do not count.
-    clock = iter([0.0, 2.0, 97.0, 100.0, 200.0, 204.0])
+    # Steps of 2 s and 3 s, 5 s to wait for the device; the 95 s between, an evaluation perhaps,
+    # do not count.
+    clock = iter([0.0, 2.0, 97.0, 100.0, 200.0, 205.0, 300.0, 304.0, 304.0, 304.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     meter = Meter()
     for step in (outcome(2.0, 1.0, tokens=10), outcome(8.0, 9.0, tokens=40)):
@@ -42,9 +47,9 @@ def test_reading_sums_steps_and_starts_anew(monkeypatch: pytest.MonkeyPatch) -> 
         "loss": 1.0,  # (2 + 8) / (1 + 9), not the mean of 2 and 8/9
         "learning_rate": 0.08,
         "grad_norm": 5.0,
-        "tokens_per_second": 10.0,
-        "supervised_tokens_per_second": 5.0,
-        "seconds_per_step": 2.5,
+        "tokens_per_second": 5.0,
+        "supervised_tokens_per_second": 2.5,
+        "seconds_per_step": 5.0,
     }
     meter.start()
     meter.add(outcome(3.0, 1.0, tokens=8))
@@ -56,6 +61,35 @@ def test_steps_without_weight_have_no_loss() -> None:
     meter.start()
     meter.add(outcome(0.0, 0.0))
     assert meter.read()["loss"] == 0.0
+
+
+def test_settling_fetches_each_step_once() -> None:
+    meter = Meter()
+    for number in (1, 2):
+        meter.start()
+        meter.add(outcome(float(number), 1.0))
+        meter.settle()
+        meter.settle()
+    metrics = meter.read()
+    assert (metrics["loss"], metrics["grad_norm"]) == (1.5, 1.5)
+
+
+@pytest.mark.parametrize(("loss", "norm", "what"), [(math.nan, 1.0, "loss"), (1.0, math.inf, "gr")])
+def test_a_step_that_was_not_taken_is_reported_when_it_is_read(
+    loss: float, norm: float, what: str
+) -> None:
+    meter = Meter()
+    meter.add(outcome(1.0, 1.0, step=6))
+    meter.add(replace(outcome(loss, 1.0, step=7), grad_norm=torch.tensor(norm)))
+    meter.add(outcome(1.0, 1.0, step=8))
+    with pytest.raises(RunError, match=f"the {what}.* of step 7 is (nan|inf); the step was not"):
+        meter.read()
+
+
+def test_a_scaled_gradient_may_overflow() -> None:
+    meter = Meter(may_overflow=True)
+    meter.add(replace(outcome(1.0, 1.0), grad_norm=torch.tensor(math.inf)))
+    assert meter.read()["grad_norm"] == math.inf
 
 
 def test_memory_is_the_gpus_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

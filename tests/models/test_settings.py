@@ -31,6 +31,17 @@ def test_flash_attn_as_a_bare_flag(given: Any, expected: str) -> None:
         ModelSettings.model_validate({"model_name_or_path": "m", "flash_attn": "fa3"})
 
 
+@pytest.mark.parametrize("given", [True, False, "auto"])
+def test_gradient_checkpointing_is_chosen_or_left_to_the_memory(given: Any) -> None:
+    settings = ModelSettings(model_name_or_path="m", gradient_checkpointing=given)
+    assert settings.gradient_checkpointing is given
+    assert ModelSettings(model_name_or_path="m").gradient_checkpointing == "auto"
+    with pytest.raises(ValidationError, match="gradient_checkpointing"):
+        ModelSettings.model_validate(
+            {"model_name_or_path": "m", "gradient_checkpointing": "sometimes"}
+        )
+
+
 def test_the_tuning_is_chosen_by_name() -> None:
     for name, kind in {"lora": LoraTuning, "full": FullTuning, "freeze": FreezeTuning}.items():
         assert isinstance(TUNING.validate_python({"finetuning_type": name}), kind)
@@ -110,3 +121,13 @@ def test_resolved_settings_mean_the_same_when_read_again() -> None:
 def test_four_bit_settings_are_not_used_by_eight() -> None:
     with pytest.raises(ValidationError, match="bnb_4bit_quant_type is not used by quantization_b"):
         QuantizationSettings(quantization_bit=8, bnb_4bit_quant_type="nf4")
+
+
+def test_the_cache_of_frozen_layers_is_on_by_itself_and_its_room_is_no_less_than_nothing() -> None:
+    tuning = FreezeTuning()
+    assert tuning.freeze_cache
+    assert tuning.freeze_cache_memory_gib is tuning.freeze_cache_disk_gib is None
+    assert FreezeTuning(freeze_cache_disk_gib=0).freeze_cache_disk_gib == 0
+    for name in ("freeze_cache_memory_gib", "freeze_cache_disk_gib"):
+        with pytest.raises(ValidationError, match="greater than or equal to 0"):
+            FreezeTuning.model_validate({name: -1})

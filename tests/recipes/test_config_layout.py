@@ -66,8 +66,10 @@ def test_which_settings_take_true_and_false():
     taking = {name for name, leaf in leaves().items() if leaf.accepts_bool}
     assert taking >= BARE_FLAGS | {"bf16", "fp16", "gradient_checkpointing", "overwrite_cache"}
     assert not taking & {"learning_rate", "seed", "train_file", "lora_target", "quantization_bit"}
-    only = {name for name, leaf in leaves().items() if leaf.accepts_only_bool}
-    assert only == taking - BARE_FLAGS
+    switches = {name for name, leaf in leaves().items() if leaf.words_of_switch}
+    assert switches == taking - BARE_FLAGS
+    assert leaves()["bf16"].words_of_switch == ("true", "false", "null")
+    assert "auto" in leaves()["gradient_checkpointing"].words_of_switch
 
 
 def test_which_settings_take_brackets():

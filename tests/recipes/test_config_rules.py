@@ -21,6 +21,7 @@ Resolve = Callable[..., ResolvedConfig]
 FULL = "finetuning_type: full"
 FREEZE = "finetuning_type: freeze"
 BY_TRANSFORMERS = "trainer: transformers"
+AUTO = "per_device_train_batch_size: auto"
 ADAPTER = "adapter_name_or_path: out"
 NO_ROWS = "is set, and there are no validation rows"
 QUANTISED = "is for LoRA on a frozen base"
@@ -70,6 +71,12 @@ CASES = [
      "trainer: luthier"),
     ("split_likeness", "split_likeness: 0.5", "val_size: 0.1", "is set, and no corpus is split",
      "steps: [near]\nval_size: 0.1"),
+    ("per_device_train_batch_size", AUTO, BY_TRANSFORMERS, "trainer: transformers takes a number",
+     "trainer: luthier"),
+    ("gradient_accumulation_steps", "gradient_accumulation_steps: 2", AUTO, "and per_.*: auto ch",
+     "per_device_train_batch_size: 4"),
+    ("train_batch_size", "train_batch_size: 32", "", "and only per_device_train_batch_size: auto",
+     AUTO),
 ]  # fmt: skip
 
 STEP_CASES = {
@@ -146,6 +153,8 @@ def test_a_default_that_is_spelled_out_breaks_no_rule(resolve_text: Resolve):
         "quantization_bit: 8",
         "quantization_bit: 4\nbnb_4bit_quant_type: fp4",
         "quantization_bit: null",
+        AUTO,
+        f"{AUTO}\ntrain_batch_size: 32\ngradient_accumulation_steps: 1",
     ],
 )
 def test_run_yaml_is_as_good_as_the_file_it_came_from(

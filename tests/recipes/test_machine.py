@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from types import SimpleNamespace
 
+import pytest
 import torch
 
+from luthier.engine import precision
 from luthier.recipes import machine
 
 
@@ -26,6 +29,9 @@ def test_a_container_limit_counts_as_the_memory(tmp_path, monkeypatch):
     whole = machine.memory()["total_bytes"]
     limit.write_text("1048576\n")
     assert machine.memory() == {"total_bytes": 1048576, "available_bytes": 1048576}
+    limit.with_name("memory.current").write_text("1000000\n")
+    limit.with_name("memory.stat").write_text("anon 700000\ninactive_file 300000\n")
+    assert machine.memory() == {"total_bytes": 1048576, "available_bytes": 1048576 - 700000}
     limit.write_text("max\n")
     assert machine.memory()["total_bytes"] == whole
 
@@ -62,6 +68,39 @@ def test_matrix_rates_are_measured_in_under_a_second_or_so():
     assert set(rates) == {"fp32", "bf16"}
     assert min(rates.values()) > 0
     assert time.perf_counter() - started_s < 10
+
+
+@pytest.mark.parametrize(
+    ("native", "rates", "name", "reason"),
+    [
+        (True, {"fp32": 100.0, "bf16": 210.0}, "bf16", "is in hardware, and measured 2.1 times"),
+        (True, {"fp32": 100.0, "bf16": 50.0}, "bf16", "but measured 0.5 times .*: try bf16: false"),
+        (False, {"fp32": 100.0, "bf16": 20.0}, "fp32", "is not in hardware, and measured 0.2"),
+        (False, {"fp32": 100.0, "bf16": 300.0}, "fp32", "but measured 3.0 .*: try bf16: true"),
+    ],
+)
+def test_the_type_of_training_is_said_with_what_was_measured(
+    monkeypatch, native: bool, rates: dict[str, float], name: str, reason: str
+):
+    monkeypatch.setattr(precision, "choose_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(precision, "has_native_bf16", lambda _: native)
+    found = machine.training_type(rates)
+    assert found["name"] == name
+    assert re.search(reason, found["reason"])
+
+
+def test_a_run_leaves_some_memory_alone(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: {"available_bytes": 1000})
+    assert machine.available_memory(torch.device("cpu")) == 900
+
+
+def test_on_a_gpu_what_torch_holds_idle_is_available_too(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (300, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 400)
+    assert machine.available_memory(torch.device("cuda")) == 350
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 100_000))
+    assert machine.available_memory(torch.device("cuda")) == 0
 
 
 def test_cuda_devices_are_described(monkeypatch):

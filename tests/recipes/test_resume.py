@@ -108,6 +108,7 @@ def fingerprint(precision: str = "fp32", data: str = "d", **values: object) -> d
         {"label_smoothing_factor": 0.1},
         {"per_device_train_batch_size": 2},
         {"gradient_accumulation_steps": 2},
+        {"per_device_train_batch_size": "auto"},
         {"group_by_length": True},
         {"finetuning_type": "full"},
         {"lora_rank": 4},
@@ -155,3 +156,11 @@ def test_each_difference_is_named_with_both_values(tmp_path: Path):
     message = r"other settings: data \(files, .*\): d -> e; learning_rate: 2e-05 -> 0\.1; seed: 42"
     with pytest.raises(RunError, match=message):
         refuse_other_run(saved, fingerprint(data="e", seed=1, learning_rate=0.1))
+
+
+def test_a_setting_that_is_not_used_is_no_difference(tmp_path: Path):
+    auto = {"per_device_train_batch_size": "auto"}
+    assert "train_batch_size" not in fingerprint()
+    saved = make_checkpoint(tmp_path, 3, fingerprint(**auto))  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="other settings: train_batch_size: 16 -> 8"):
+        refuse_other_run(saved, fingerprint(train_batch_size=8, **auto))  # type: ignore[arg-type]

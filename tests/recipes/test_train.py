@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from luthier.core.errors import DataError, ModelError, RunError, SettingsError
+from luthier.engine import fitting
 from luthier.recipes import train
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import resolve_command
@@ -391,3 +392,61 @@ def test_prepared_data_is_made_once(small_run):
     assert second.screen.prepared is not None
     assert not first.screen.prepared.from_cache
     assert second.screen.prepared.from_cache
+
+
+AUTO = {
+    "per_device_train_batch_size": "auto",
+    "gradient_accumulation_steps": None,
+    "train_batch_size": 4,
+    "lora_rank": 4,
+}
+
+
+@pytest.mark.parametrize("packing", [False, "padding_free"])
+def test_auto_trains_the_step_that_was_asked_for(
+    small_run, monkeypatch: pytest.MonkeyPatch, packing: Any
+):
+    plain = small_run.train(output_dir=str(small_run.folder / "a"), packing=packing, lora_rank=4)
+    monkeypatch.setattr(fitting, "CPU_POSITIONS", 60)
+    auto = small_run.train(output_dir=str(small_run.folder / "b"), packing=packing, **AUTO)
+    assert auto.losses() == pytest.approx(plain.losses(), abs=1e-5)
+    for name, tensor in weights(plain.folder).items():
+        torch.testing.assert_close(weights(auto.folder)[name], tensor, atol=1e-5, rtol=1e-4)
+    left, right = plain.result.progress, auto.result.progress
+    assert (left.num_rows_seen, left.num_tokens_seen) == (
+        right.num_rows_seen,
+        right.num_tokens_seen,
+    )
+    (notice,) = (n for n in auto.screen.notices if n.setting == "per_device_train_batch_size")
+    assert (notice.asked, notice.used) == ("auto", "at most 60 tokens at once")
+    assert notice.as_json() in auto.manifest()["notices"]
+
+
+def test_a_run_goes_on_with_the_micro_batch_that_it_found(
+    small_run, monkeypatch: pytest.MonkeyPatch
+):
+    common = {**AUTO, "lora_dropout": 0.2, "save_steps": 3}
+    monkeypatch.setattr(fitting, "CPU_POSITIONS", 60)
+    whole = small_run.train(output_dir=str(small_run.folder / "whole"), **common)
+    part = small_run.train(stop_after=5, **common)
+    # Another measurement would find another size.
+    monkeypatch.setattr(fitting, "CPU_POSITIONS", 10_000)
+    rest = small_run.train("--resume_from_checkpoint", **common)
+    assert not part.result.finished
+    assert rest.result.finished
+    assert_same(weights(whole.folder), weights(rest.folder))
+    assert rest.losses() == whole.losses()
+    (notice,) = (n for n in rest.screen.notices if n.setting == "per_device_train_batch_size")
+    assert notice.used == "at most 60 tokens at once"
+    assert notice.reason == "the size of the checkpoint that the run goes on from"
+
+
+def test_the_flag_says_auto_too(small_run):
+    config = small_run.config(
+        *("--per_device_train_batch_size", "auto", "--train_batch_size", "8"),
+        per_device_train_batch_size=None,
+        gradient_accumulation_steps=None,
+    )
+    assert (config.batches.is_auto, config.batches.rows_per_batch) == (True, 8)
+    config = small_run.config("--per_device_train_batch_size", "3")
+    assert config.batches.per_device_train_batch_size == 3

@@ -192,7 +192,7 @@ def build_order(
     Raises:
         ValueError: `packing: true` without a capacity.
     """
-    batch_size = settings.per_device_train_batch_size
+    batch_size = settings.rows_per_batch
     if settings.packing is not True:
         return ShuffledBatches(lengths, batch_size, seed, settings.group_by_length)
     if capacity is None:

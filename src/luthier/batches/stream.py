@@ -132,6 +132,34 @@ def make_loader(
     )
 
 
+def longest_batch(
+    rows: Any,
+    lengths: Sequence[int],
+    collate: Collate,
+    settings: BatchSettings,
+    capacity: int | None = None,
+) -> dict[str, torch.Tensor]:
+    """Build the training batch that takes the most memory: the longest rows, longest first.
+
+    Args:
+        rows: As `BatchStream` takes them.
+        lengths: Tokens of each row.
+        collate: Makes a batch of rows.
+        settings: Rows of a batch.
+        capacity: Tokens that a packed row may hold; only `packing: true` needs it.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    chosen = order[: settings.rows_per_batch]
+    if settings.packing is True and capacity is not None:
+        (chosen, *_) = _cut_by_tokens(order, lengths, capacity * settings.rows_per_batch)
+    batch: dict[str, torch.Tensor]
+    (batch,) = make_loader(rows, [chosen], collate, settings.model_copy(update=_IN_PROCESS))
+    return batch
+
+
+_IN_PROCESS = {"dataloader_num_workers": 0}
+
+
 def evaluation_batches(
     rows: Any, lengths: Sequence[int], collate: Collate, settings: BatchSettings
 ) -> DataLoader[Any]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from luthier.checkpoints.manifest import read_manifest, seal, verify
 from luthier.checkpoints.state import load_optimizer, load_random, save_optimizer, save_random
-from luthier.contracts.training import BatchSource, Progress
+from luthier.contracts.training import BatchSource, Progress, Resumable
 from luthier.core.errors import RunError
 from luthier.core.files import STAGING_PREFIX, staged_folder, write_json
 from luthier.core.units import format_bytes
@@ -35,12 +35,15 @@ class RunState:
 
     Attributes:
         fingerprint: Hashes of the settings and data that the run's mathematics depend on.
+        micro_batches: The size that was found to fit the memory, where there is one: a run that
+            cuts its steps in another way would differ in the last bits.
     """
 
     optimizer: torch.optim.Optimizer
     batches: BatchSource
     scaler: torch.amp.GradScaler | None
     fingerprint: Mapping[str, str]
+    micro_batches: Resumable | None = None
 
 
 class CheckpointStore:
@@ -79,12 +82,14 @@ class CheckpointStore:
                 save_optimizer(self._state.optimizer, staging)
                 save_random(staging)
                 scaler = self._state.scaler.state_dict() if self._state.scaler else None
+                sizes = self._state.micro_batches
                 write_json(
                     staging / "state.json",
                     {
                         "progress": asdict(progress),
                         "batches": self._state.batches.get_state(),
                         "scaler": scaler,
+                        "micro_batches": sizes.get_state() if sizes else None,
                     },
                 )
                 facts = {"step": progress.step, "metrics": _finite(metrics)}
@@ -95,7 +100,7 @@ class CheckpointStore:
         return str(target)
 
     def load(self, folder: Path, progress: Progress) -> None:
-        """Bring optimiser, batches, scaler, random generators and progress to a checkpoint.
+        """Bring optimiser, batches, sizes, scaler, random generators and progress to a checkpoint.
 
         Args:
             folder: A verified checkpoint; its model is loaded by the caller.
@@ -107,6 +112,8 @@ class CheckpointStore:
         self._state.batches.set_state(saved["batches"])
         if self._state.scaler is not None and saved["scaler"] is not None:
             self._state.scaler.load_state_dict(saved["scaler"])
+        if self._state.micro_batches is not None and saved.get("micro_batches") is not None:
+            self._state.micro_batches.set_state(saved["micro_batches"])
         for name, value in saved["progress"].items():
             if name != "num_steps":
                 setattr(progress, name, value)

@@ -17,9 +17,8 @@ def run(*, as_json: bool) -> None:
     if as_json:
         console.print_json(data=facts)
         return
-    machine = facts["machine"]
     _show("machine", _machine_rows(facts))
-    _show("computing", _computing_rows(machine, facts["gflops"]))
+    _show("computing", _computing_rows(facts))
     _show("packages", [(name, version) for name, version in facts["packages"].items()])
     _show("extras", [_extra_row(extra) for extra in facts["extras"]])
     if facts["environment"]:
@@ -33,10 +32,12 @@ def collect() -> dict[str, Any]:
     """Collect all facts as plain JSON."""
     from luthier.recipes import machine, packages
 
+    rates = machine.measure_matrix_rates()
     return {
         "machine": machine.machine_facts(),
         "disk": machine.disk(),
-        "gflops": machine.measure_matrix_rates(),
+        "gflops": rates,
+        "training": machine.training_type(rates),
         "packages": packages.package_versions(),
         "extras": packages.extras(),
         "environment": machine.environment(),
@@ -73,20 +74,20 @@ def _machine_rows(facts: dict[str, Any]) -> list[tuple[str, str | Text]]:
     return rows
 
 
-def _computing_rows(
-    machine: dict[str, Any], gflops: dict[str, float]
-) -> list[tuple[str, str | Text]]:
+def _computing_rows(facts: dict[str, Any]) -> list[tuple[str, str | Text]]:
+    machine, training = facts["machine"], facts["training"]
     bf16 = machine["bf16"]
     if bf16["native"]:
         features = f" ({', '.join(bf16['features'])})" if bf16["features"] else ""
         native = Text(f"native{features}", style="green")
     else:
-        native = Text("not in hardware: training computes in fp32")
+        native = Text("not in hardware")
     rows: list[tuple[str, str | Text]] = [
         ("device", bf16["device"]),
         ("torch", f"{machine['torch_build']}, {machine['cpu']['torch_threads']} threads"),
         ("bf16", native),
-        ("matrix product", ", ".join(f"{n} {rate:,.0f} GFLOP/s" for n, rate in gflops.items())),
+        ("matrix product", ", ".join(f"{n} {r:,.0f} GFLOP/s" for n, r in facts["gflops"].items())),
+        ("training uses", f"{training['name']}: {training['reason']}"),
     ]
     return rows + [("gpu", _gpu_text(gpu)) for gpu in machine["gpus"]]
 

@@ -62,7 +62,7 @@ def run(args: Sequence[str]) -> None:
     console.print(_loss_legend() if with_losses else _legend())
     console.print(_counts(found))
     console.print(_histogram(found))
-    console.print(_estimate(found))
+    console.print(_estimate(found, is_auto=resolved.config.batches.is_auto))
     for notice in found.notices:
         console.print(f"[yellow]note[/]  {escape(str(notice))}", soft_wrap=True)
     if not found.notices:
@@ -151,7 +151,7 @@ def _histogram(found: Inspection) -> Table:
     return table
 
 
-def _estimate(found: Inspection) -> Table:
+def _estimate(found: Inspection, *, is_auto: bool) -> Table:
     estimate, shape = found.estimate, found.shape
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("this run, estimated for this machine")
@@ -165,5 +165,8 @@ def _estimate(found: Inspection) -> Table:
     table.add_row("optimiser steps", f"{estimate.num_steps:,}")
     table.add_row("padding", f"{100 * estimate.padding_share:.0f} % of the computed positions")
     table.add_row("time", f"about {format_seconds(estimate.seconds)} in {found.precision}")
-    table.add_row("memory", f"about {format_bytes(estimate.memory_bytes)}")
+    recomputed = ", activations recomputed" if estimate.recomputes else ""
+    # Micro-batches are then cut to what fits, down to the longest row.
+    about = "at least" if is_auto else "about"
+    table.add_row("memory", f"{about} {format_bytes(estimate.memory_bytes)}{recomputed}")
     return table

@@ -44,6 +44,18 @@ class Objective(Protocol):
         ...
 
 
+class Resumable(Protocol):
+    """A part of a run whose state goes into its checkpoints."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state as plain JSON."""
+        ...
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `get_state` returned."""
+        ...
+
+
 class BatchSource(Protocol):
     """Micro-batches in windows of one optimiser step each, in an order that can be resumed."""
 

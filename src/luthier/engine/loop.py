@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from luthier.contracts.counting import count_rows, count_tokens
+from luthier.contracts.counting import count_rows, count_supervised, count_tokens
 from luthier.contracts.training import (
     BatchSource,
     CheckpointSink,
@@ -24,11 +24,12 @@ from luthier.contracts.training import (
     StepRecord,
     StopRequest,
 )
-from luthier.core.errors import RunError
+from luthier.engine.memory import MicroBatches
 from luthier.engine.meter import Meter, StepOutcome
 from luthier.engine.optimizer import set_learning_rate
 from luthier.engine.precision import Precision
 from luthier.engine.schedule import Schedule, is_due
+from luthier.engine.update import ReadThenStep, Update
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
@@ -43,6 +44,8 @@ class Training:
         eval_every: Steps between evaluations; None for never.
         save_every: Steps between checkpoints; None for never.
         stop: Asked after each step; a true answer means: checkpoint, then return.
+        update: Takes a step if its numbers are finite; `choose_update` knows which way is best.
+        micro_batches: Cuts a window to what fits the memory.
     """
 
     model: torch.nn.Module
@@ -56,6 +59,8 @@ class Training:
     max_grad_norm: float
     logging_steps: int
     stop: StopRequest
+    update: Update = field(default_factory=ReadThenStep)
+    micro_batches: MicroBatches = field(default_factory=MicroBatches)
     eval_every: int | None = None
     save_every: int | None = None
     eval_on_start: bool = False
@@ -71,10 +76,12 @@ def train(run: Training) -> Progress:
         The progress; `step < num_steps` means that the run was stopped and can go on.
 
     Raises:
-        RunError: The loss or its gradient is not a finite number. The step is not taken, so the
-            weights are those of the step before.
+        RunError: The loss or its gradient is not a finite number, or a row does not fit the memory.
+            That step was not taken. On a GPU it is found out when the next line of the log is
+            due, before an evaluation and before a checkpoint; the steps after it were taken.
     """
-    progress, meter = run.progress, Meter()
+    progress = run.progress
+    meter = Meter(may_overflow=run.precision.scaler is not None)
     windows = run.batches.windows()
     run.model.train()
     _tell(run, lambda observer: observer.on_start(progress))
@@ -87,17 +94,20 @@ def train(run: Training) -> Progress:
         outcome = training_step(run, next(windows))
         meter.add(outcome)
         advance(progress, outcome, run.batches.epochs_done())
-        record = StepRecord(progress.step, progress.epoch, {"loss": outcome.loss})
+        known = {"loss": outcome.loss} if run.update.reads_each_step else {}
+        record = StepRecord(progress.step, progress.epoch, known)
         _tell(run, lambda observer, record=record: observer.on_step(record))
         if is_due(progress.step, run.logging_steps, progress.num_steps):
             log = StepRecord(progress.step, progress.epoch, meter.read())
             _tell(run, lambda observer, log=log: observer.on_log(log))
         metrics: dict[str, float] = {}
         if is_due(progress.step, run.eval_every, progress.num_steps):
+            meter.settle()
             metrics = evaluate(run)
         # Asked once a step: a signal between two questions would end the run unsaved.
         stopping = run.stop.requested
         if stopping or is_due(progress.step, run.save_every, progress.num_steps):
+            meter.settle()
             save(run, metrics)
 
     _tell(run, lambda observer: observer.on_end(progress))
@@ -112,65 +122,60 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
     whichever micro-batch it stands in: one batch of 8 equals 8 batches of 1. Dividing each
     micro-batch by its own count, and then by their number, would not.
 
+    Nothing here waits for the device, but `Update.take` where it reads each step.
+
     Args:
         run: What is trained, and with what.
         window: Micro-batches of one step.
 
     Raises:
-        RunError: The loss or the gradient is not finite.
+        RunError: As `train`.
     """
     weight = float(sum(run.objective.weight(batch) for batch in window))
     rate = run.rate(run.progress.step)
     set_learning_rate(run.optimizer, rate)
-    total = torch.zeros((), device=run.device)
-    num_supervised = torch.zeros((), device=run.device, dtype=torch.int64)
-    for batch in window:
-        on_device = {name: t.to(run.device, non_blocking=True) for name, t in batch.items()}
-        with run.precision.autocast():
-            loss = run.objective(run.model, on_device)
-        # A window whose weights are all zero teaches nothing, and must not divide by zero.
-        run.precision.backward(loss.total / max(weight, 1e-12))
-        total += loss.total.detach()
-        num_supervised += loss.num_tokens
-    loss_total = float(total)
-    if not math.isfinite(loss_total):
-        raise _diverged(run, "loss", loss_total)
+    total = run.micro_batches.retry(lambda: add_gradients(run, window, weight), run.optimizer)
     grad_norm = clip_gradients(run)
-    run.precision.step(run.optimizer)
+    step = run.progress.step + 1
+    run.update.take(step, run.optimizer, run.precision, total, grad_norm)
     run.optimizer.zero_grad(set_to_none=True)
     return StepOutcome(
-        loss_total=loss_total,
+        step=step,
+        loss_total=total,
         loss_weight=weight,
         num_tokens=sum(map(count_tokens, window)),
-        num_supervised=int(num_supervised),
+        num_supervised=sum(map(count_supervised, window)),
         num_rows=sum(map(count_rows, window)),
         grad_norm=grad_norm,
         learning_rate=rate,
     )
 
 
-def clip_gradients(run: Training) -> float:
-    """Measure the gradient's length and shorten it to `max_grad_norm`.
+def add_gradients(run: Training, window: Sequence[Batch], weight: float) -> torch.Tensor:
+    """Run the model forward and backward over a window, and return its summed loss.
 
-    Raises:
-        RunError: The length is not finite. (float16 overflows now and then by design: there the
-            scaler skips the step.)
+    Args:
+        run: What is trained.
+        window: Micro-batches of one step.
+        weight: What the loss is divided by before its gradient is taken.
     """
+    total = torch.zeros((), device=run.device)
+    for batch in run.micro_batches.cut(window):
+        on_device = {name: t.to(run.device, non_blocking=True) for name, t in batch.items()}
+        with run.precision.autocast():
+            loss = run.objective(run.model, on_device)
+        # A window whose weights are all zero teaches nothing, and must not divide by zero.
+        run.precision.backward(loss.total / max(weight, 1e-12))
+        total += loss.total.detach()
+    return total
+
+
+def clip_gradients(run: Training) -> torch.Tensor:
+    """Measure the gradient's length and shorten it to `max_grad_norm`."""
     run.precision.unscale(run.optimizer)
     limit = run.max_grad_norm or math.inf
     trained = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = float(torch.nn.utils.clip_grad_norm_(trained, limit))
-    if not math.isfinite(norm) and run.precision.scaler is None:
-        raise _diverged(run, "gradient", norm)
-    return norm
-
-
-def _diverged(run: Training, what: str, value: float) -> RunError:
-    return RunError(
-        f"the {what} of step {run.progress.step + 1} is {value}; the step was not taken",
-        mend="Lower learning_rate or set max_grad_norm: 1.0. "
-        "The newest checkpoint is good: go on from it with --resume_from_checkpoint.",
-    )
+    return torch.nn.utils.clip_grad_norm_(trained, limit)
 
 
 def advance(progress: Progress, outcome: StepOutcome, epochs_done: float) -> None:

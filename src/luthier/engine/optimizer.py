@@ -62,5 +62,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Return the memory that the first step will take for good: AdamW's two moments.
+
+    Adafactor keeps but a row and a column of each matrix, and a state that is there is counted.
+    """
+    if optimizer.state or not isinstance(optimizer, torch.optim.AdamW):
+        return 0
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    return 2 * sum(p.numel() * p.element_size() for p in trained)
+
+
 def _has_fused(model: torch.nn.Module) -> bool:
     return all(p.device.type in ("cuda", "cpu") for p in model.parameters() if p.requires_grad)

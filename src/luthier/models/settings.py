@@ -28,8 +28,16 @@ class ModelSettings(Settings):
     flash_attn: Literal["auto", "fa2", "sdpa", "eager"] = "auto"
     """Attention kernel. A bare --flash_attn means fa2. What is missing is replaced and said."""
 
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute activations in the backward pass: less memory, about a third more time. auto: only
+    where a run would not fit the memory without it."""
+
+    torch_compile: bool = False
+    """Compile the layers (torch.compile): minutes before the first step, then fewer passes over
+    memory."""
+
+    use_liger_kernel: bool = False
+    """On a GPU, compute norms, rotary positions and activations by the kernels of Liger."""
 
     @field_validator("model_name_or_path", "adapter_name_or_path")
     @classmethod
@@ -103,6 +111,17 @@ class FreezeTuning(Settings):
 
     freeze_extra_modules: str | list[str] | None = None
     """Modules outside the layers that are trained too, for example `lm_head,norm`."""
+
+    freeze_cache: bool = True
+    """Compute the frozen layers below the first trained one once for each row, not each epoch, and
+    keep what they gave, where that is exact."""
+
+    freeze_cache_memory_gib: float | None = Field(default=None, ge=0)
+    """Memory for it, in GiB. Default: a quarter of what is available."""
+
+    freeze_cache_disk_gib: float | None = Field(default=None, ge=0)
+    """Room for it in output_dir once memory is full, in GiB; freed when the run ends. Default: a
+    fifth of what is free."""
 
     @field_validator("freeze_extra_modules", mode="before")
     @classmethod

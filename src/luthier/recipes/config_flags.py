@@ -128,7 +128,7 @@ def _take_value(rest: list[str], leaf: Leaf) -> str | bool:
         return _next_value(rest, f"--{leaf.name}")
     if not _is_value(rest) or rest[0].endswith(SUFFIXES):
         return True
-    if leaf.accepts_only_bool and rest[0].lower() not in ("true", "false", "null"):
+    if leaf.words_of_switch and rest[0].lower() not in leaf.words_of_switch:
         return True
     return rest.pop(0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import types
 from dataclasses import dataclass
 from functools import cache
-from types import NoneType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -42,9 +41,12 @@ class Leaf:
         return bool in _flat_types(self.field.annotation) or self.name in BARE_FLAGS
 
     @property
-    def accepts_only_bool(self) -> bool:
-        """Whether true and false (and null) are its only values: any other word is not its own."""
-        return _flat_types(self.field.annotation) <= {bool, NoneType}
+    def words_of_switch(self) -> tuple[str, ...]:
+        """All words that can follow its bare flag as its value; empty where any word can."""
+        if bool not in _flat_types(self.field.annotation) or self.name in BARE_FLAGS:
+            return ()
+        named = [option for option in self.options if isinstance(option, str)]
+        return ("true", "false", "null", *named)
 
     @property
     def options(self) -> tuple[Any, ...]:

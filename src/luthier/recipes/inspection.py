@@ -18,8 +18,9 @@ from luthier.evaluation.token_losses import token_losses
 from luthier.models.adapters import apply_tuning, count_parameters
 from luthier.models.load import check_model_path, load_model
 from luthier.recipes.data import PreparedRun, prepare_data
-from luthier.recipes.estimate import Estimate, ModelShape, estimate_run, model_shape
-from luthier.recipes.machine import measure_matrix_rates
+from luthier.recipes.estimate import Estimate, estimate_run
+from luthier.recipes.machine import available_memory, measure_matrix_rates
+from luthier.recipes.memory_estimate import Computing, ModelShape, model_shape
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
 from luthier.recipes.shown_rows import ShownRow, show_row
@@ -67,8 +68,15 @@ def inspect_run(
     rows = tuple(show_row(row, data.tokenizer, values) for row, values in shown)
     rates = measure_matrix_rates()
     rate = rates.get(precision.name, rates["fp32"]) * 1e9
-    estimate = estimate_run(config, row_lengths(train), shape, rate, precision.dtype.itemsize)
-    notices = (*data.notices, *([notice] if notice else []))
+    computing = Computing(
+        value_bytes=precision.dtype.itemsize,
+        device_type=device.type,
+        available_bytes=available_memory(device),
+        flops_per_second=rate,
+        full_logits=config.run.trainer != "luthier",
+    )
+    estimate = estimate_run(config, row_lengths(train), shape, computing)
+    notices = (*data.notices, *(n for n in (notice, estimate.notice) if n is not None))
     return Inspection(data, rows, shape, estimate, precision.name, notices)
 
 

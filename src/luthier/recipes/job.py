@@ -21,12 +21,17 @@ from luthier.dataset.prepared import row_lengths
 from luthier.engine.precision import Precision, choose_device, choose_precision
 from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.models.adapters import ParameterCount, apply_tuning, count_parameters
+from luthier.models.liger import use_liger_kernels
 from luthier.models.load import load_model
+from luthier.models.rms_norm import lighten_norms
 from luthier.models.save import save_model
+from luthier.models.tied_embedding import use_sparse_gradient
 from luthier.objectives.find_head import find_head
 from luthier.objectives.head import Head
 from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.data import PreparedRun, prepare_data
+from luthier.recipes.execution import settle_execution
+from luthier.recipes.frozen_layers import with_frozen_layers_cached
 from luthier.recipes.packed import batch_inputs, refuse_unpackable, with_possible_packing
 from luthier.recipes.processes import deepspeed_notice
 from luthier.recipes.resume import refuse_other_run, run_fingerprint
@@ -83,10 +88,13 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         weights_from=None if is_lora else weights,
         packed=bool(config.batches.packing),
     )
-    if config.model.gradient_checkpointing:
-        _recompute_activations(loaded.model)
+    liger_notice = None
+    if config.model.use_liger_kernel:
+        liger_notice = use_liger_kernels(loaded.model, device)
     adapter = weights or config.model.adapter_name_or_path
     model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
+    if config.run.trainer == "luthier":
+        _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)
     if config.batches.packing:
         refuse_unpackable(model, config)
     head, head_notice = None, None
@@ -95,8 +103,14 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     if config.run.trainer == "luthier" or is_plain:
         with precision.autocast():
             head, head_notice = find_head(model)
+    with precision.autocast():
+        head, cache_notice = with_frozen_layers_cached(
+            head, config, data.prepared, folder, screen.say
+        )
     notices = (*data.notices, precision_notice, packing_notice, sharding_notice)
-    notices += (*loaded.notices, head_notice)
+    notices += (*loaded.notices, liger_notice, head_notice, cache_notice)
+    lengths = row_lengths(data.prepared.train)
+    notices += settle_execution(config, model, head, lengths, device=device, precision=precision)
     found = tuple(notice for notice in notices if notice is not None)
     for notice in found:
         screen.notice(notice)
@@ -105,10 +119,14 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     return Job(config, folder, data, model, parameters, device, precision, fingerprint, found, head)
 
 
-def _recompute_activations(model: Any) -> None:
-    # transformers is renaming it; the old name warns where the new one is there.
-    renamed = getattr(model, "activation_checkpointing_enable", None)
-    (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
+def _lighten(model: Any, is_lora: bool, *, has_liger: bool) -> None:
+    if not has_liger:  # Liger has norms of its own.
+        lighten_norms(model)
+    use_sparse_gradient(model)
+    if is_lora:
+        from luthier.models.lora_linear import share_lora_products
+
+        share_lora_products(model)
 
 
 def build_evaluator(job: Job) -> Evaluator | None:

@@ -38,6 +38,12 @@ SHOWN_VARIABLES = (
 HIDDEN_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "WANDB_API_KEY")
 """Environment variables of which only it is said that they are set."""
 
+SPARE_SHARE = 0.1
+"""Share of the available main memory that a run leaves alone."""
+
+GPU_SPARE_SHARE = 0.05
+"""Share of a GPU's whole memory that a run leaves alone: what is free there may lie in pieces."""
+
 _MEASURE_S = 0.3
 _MATRIX_SIZE = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -87,8 +93,29 @@ def memory() -> dict[str, int]:
         limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip()
         if limit.isdigit() and int(limit) < total:
             total = int(limit)
-            available = min(available, total)
+            available = min(available, max(0, total - _cgroup_used()))
     return {"total_bytes": total, "available_bytes": available}
+
+
+def _cgroup_used() -> int:
+    """Return the bytes that a container's limit counts, cached files that can go left out."""
+    used, statistics = (_CGROUP_LIMIT.with_name(f"memory.{name}") for name in ("current", "stat"))
+    if not (used.is_file() and statistics.is_file()):
+        return 0
+    counted = dict(line.split() for line in statistics.read_text(encoding="ascii").splitlines())
+    return int(used.read_text(encoding="ascii")) - int(counted.get("inactive_file", 0))
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that a run may still take on a device, with some left to all else there."""
+    import torch
+
+    if device.type != "cuda":
+        return int(memory()["available_bytes"] * (1 - SPARE_SHARE))
+    free, total = torch.cuda.mem_get_info(device)
+    # What torch has taken from the device and holds for later is ours too.
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(0, int(free + idle - GPU_SPARE_SHARE * total))
 
 
 def disk() -> dict[str, dict[str, Any]]:
@@ -142,7 +169,7 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def measure_matrix_rates() -> dict[str, float]:
-    """Measure matrix products on the device that training would use, in under a second.
+    """Measure matrix products on the device that training would use, in about a second.
 
     Returns:
         GFLOP/s by type: fp32 and bf16.
@@ -154,6 +181,28 @@ def measure_matrix_rates() -> dict[str, float]:
     device = choose_device()
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {name: round(_matrix_rate(device, dtype), 1) for name, dtype in types.items()}
+
+
+def training_type(rates: Mapping[str, float]) -> dict[str, str]:
+    """Say which type a run computes in where its settings leave it open, and why.
+
+    The type is chosen by what the hardware has; the rates show whether that was right.
+
+    Args:
+        rates: As `measure_matrix_rates` returns them.
+    """
+    from luthier.engine.precision import choose_device, choose_precision, has_native_bf16
+    from luthier.engine.settings import TrainingSettings
+
+    device = choose_device()
+    name = choose_precision(TrainingSettings(), device)[0].name
+    ratio = rates["bf16"] / rates["fp32"]
+    reason = "bf16 is in hardware" if has_native_bf16(device) else "bf16 is not in hardware"
+    measured = f"measured {ratio:.1f} times as fast as fp32"
+    if (name == "bf16") == (ratio > 1):
+        return {"name": name, "reason": f"{reason}, and {measured}"}
+    other = "false" if name == "bf16" else "true"
+    return {"name": name, "reason": f"{reason}, but {measured}: try bf16: {other}"}
 
 
 def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

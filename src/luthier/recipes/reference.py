@@ -28,7 +28,7 @@ def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
     lengths = row_lengths(rows)
     batches = config.batches
     sampler = EpochBatchSampler(
-        lengths, batches.per_device_train_batch_size, config.run.seed, batches.group_by_length
+        lengths, batches.rows_per_batch, config.run.seed, batches.group_by_length
     )
     collate = CausalLMCollator(job.data.tokenizer.pad_token_id)
     per_epoch = math.ceil(len(sampler) / batches.gradient_accumulation_steps)
@@ -67,7 +67,7 @@ def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "output_dir": str(job.folder),
         "max_steps": num_steps,
-        "per_device_train_batch_size": config.batches.per_device_train_batch_size,
+        "per_device_train_batch_size": config.batches.rows_per_batch,
         "gradient_accumulation_steps": config.batches.gradient_accumulation_steps,
         "learning_rate": schedule.learning_rate,
         "lr_scheduler_type": _SCHEDULES[schedule.lr_scheduler_type],

@@ -15,6 +15,7 @@ from luthier.recipes.run_config import RunConfig
 _FREE = frozenset(
     {"per_device_eval_batch_size", "dataloader_num_workers", "eval_strategy", "eval_steps"}
     | {"eval_on_start", "save_strategy", "save_steps", "logging_steps", "bf16", "fp16"}
+    | {"freeze_cache", "freeze_cache_memory_gib", "freeze_cache_disk_gib"}
 )
 
 _NAMES = {"data": "data (files, template and their settings, as a hash)"}
@@ -38,6 +39,8 @@ def run_fingerprint(config: RunConfig, data_key: str, precision: str) -> dict[st
     }
     if config.batches.packing is not True:
         del values["packing_window"]
+    if not config.batches.is_auto:
+        del values["train_batch_size"]
     values |= {"seed": str(config.run.seed), "data": data_key, "precision": precision}
     return values | {"model_name_or_path": config.model.model_name_or_path}
 

@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
+from luthier.batches.cutting import split_batch
 from luthier.batches.flat import build_collator
-from luthier.batches.stream import BatchStream
+from luthier.batches.stream import BatchStream, longest_batch
 from luthier.checkpoints.store import CheckpointStore, RunState
+from luthier.contracts.notice import Notice
 from luthier.contracts.training import Observer, Progress, StopRequest
 from luthier.core.errors import RunError
 from luthier.core.seeds import derive_seed
 from luthier.dataset.prepared import row_lengths
+from luthier.engine.fitting import fit_micro_batches
 from luthier.engine.loop import Training, train
+from luthier.engine.memory import MicroBatches
 from luthier.engine.metrics_file import MetricsFile, read_metrics
 from luthier.engine.optimizer import build_optimizer
 from luthier.engine.schedule import build_schedule, cadence
+from luthier.engine.update import choose_update
 from luthier.models.load import check_model_path
+from luthier.recipes.frozen_layers import frozen_layers_run, memory_to_come, remember_again
 from luthier.recipes.job import Job, build_evaluator, build_job, model_writer
+from luthier.recipes.machine import memory
 from luthier.recipes.manifest import describe_run, earlier_parts, now, write_manifest
 from luthier.recipes.processes import refuse_many_processes
 from luthier.recipes.reference import train_by_reference
@@ -40,6 +47,8 @@ from luthier.recipes.run_folder import (
     write_run_yaml,
 )
 from luthier.recipes.screen import Screen
+
+_AS_BEFORE = "the size of the checkpoint that the run goes on from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +111,17 @@ def run_training(
         facts |= {"goes_on_from": str(checkpoint), "earlier": earlier_parts(folder)}
     write_run_yaml(folder, config)
     write_manifest(folder, facts)
+
+    def tell(notice: Notice) -> None:
+        screen.notice(notice)
+        facts["notices"].append(notice.as_json())
+        write_manifest(folder, facts)
+
     observers = (screen, MetricsFile(folder / METRICS))
     if config.run.trainer == "transformers":
         progress = train_by_reference(job, observers)
     else:
-        progress = train_by_loop(job, checkpoint, observers, stop)
+        progress = train_by_loop(job, checkpoint, observers, stop, tell)
     seconds = time.perf_counter() - started_s
     result = TrainResult(folder, progress, read_evaluations(folder / METRICS), seconds)
     if result.finished:
@@ -134,13 +149,26 @@ def save_final_model(job: Job, folder: Path) -> None:
 
 
 def train_by_loop(
-    job: Job, checkpoint: Path | None, observers: Sequence[Observer], stop: StopRequest
+    job: Job,
+    checkpoint: Path | None,
+    observers: Sequence[Observer],
+    stop: StopRequest,
+    tell: Callable[[Notice], None],
 ) -> Progress:
-    """Train with luthier's own loop."""
+    """Train with luthier's own loop.
+
+    Args:
+        job: What is trained.
+        checkpoint: Where to go on from.
+        observers: Told what happens.
+        stop: Asked after each step.
+        tell: Told what becomes of the batch size.
+    """
     config, rows = job.config, job.data.prepared.train
     collate = build_collator(config.batches, job.data.tokenizer.pad_token_id)
     lengths, capacity = row_lengths(rows), config.tokens.cutoff_len
     batches = BatchStream(rows, lengths, collate, config.batches, config.run.seed, capacity)
+    micro_batches = MicroBatches(split_batch, tell=tell)
     optimizer = build_optimizer(
         job.model,
         config.optimizer,
@@ -151,7 +179,7 @@ def train_by_loop(
     num_steps = training.max_steps or batches.num_windows(training.num_train_epochs)
     store = CheckpointStore(
         job.folder,
-        RunState(optimizer, batches, job.precision.scaler, job.fingerprint),
+        RunState(optimizer, batches, job.precision.scaler, job.fingerprint, micro_batches),
         model_writer(job),
         config.checkpoints.save_total_limit,
     )
@@ -172,6 +200,8 @@ def train_by_loop(
         max_grad_norm=config.schedule.max_grad_norm,
         logging_steps=training.logging_steps,
         stop=stop,
+        update=choose_update(optimizer, job.precision, job.device),
+        micro_batches=micro_batches,
         eval_every=cadence(training.eval_strategy, training.eval_steps, per_epoch),
         save_every=cadence(training.save_strategy, training.save_steps, per_epoch),
         eval_on_start=training.eval_on_start,
@@ -179,6 +209,17 @@ def train_by_loop(
         sink=store,
         observers=observers,
     )
+    if micro_batches.max_positions is not None:
+        tell(micro_batches.notice(str(config.batches.per_device_train_batch_size), _AS_BEFORE))
+    elif config.batches.is_auto:
+        worst = longest_batch(rows, lengths, collate, config.batches, capacity)
+        # Remembered activations will take their share later.
+        later = memory_to_come(job.head)
+        with frozen_layers_run(job.head):
+            tell(fit_micro_batches(parts, worst, lambda: memory()["available_bytes"] - later))
+    if checkpoint is not None:
+        earlier = BatchStream(rows, lengths, collate, config.batches, config.run.seed, capacity)
+        remember_again(job.head, parts, earlier, tell)
     return train(parts)
 
 

@@ -1,0 +1,141 @@
+"""Take a step only if its loss and its gradient are finite numbers.
+
+Whether they are is known on the device. To look at it there costs nothing; to tell the host, the
+device must finish all that it was given before. So there are two ways: the host reads, then steps
+(free on a CPU); or the device itself leaves the step out, and the host reads later, many steps
+together. Neither lets a number that is none into the weights or the optimiser's state.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from luthier.core.errors import RunError
+from luthier.engine.precision import Precision
+
+
+class Update(Protocol):
+    """How a step is taken."""
+
+    @property
+    def reads_each_step(self) -> bool:
+        """Whether the host has waited for the step's numbers, so that more reading is free."""
+        ...
+
+    def take(
+        self,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        loss_total: torch.Tensor,
+        grad_norm: torch.Tensor,
+    ) -> None:
+        """Step the optimiser if the numbers are finite.
+
+        Args:
+            step: Its number, from 1, for the error.
+            optimizer: Over parameters that have their gradients.
+            precision: Steps where there is a loss scaler.
+            loss_total: Scalar.
+            grad_norm: Scalar, the length before clipping.
+
+        Raises:
+            RunError: They are not finite; the step was not taken.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadThenStep:
+    """Read the numbers at each step: any optimiser, and the error comes at once."""
+
+    reads_each_step: bool = True
+
+    def take(
+        self,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        loss_total: torch.Tensor,
+        grad_norm: torch.Tensor,
+    ) -> None:
+        """See `Update.take`."""
+        ((loss, norm),) = read_together([(loss_total, grad_norm)])
+        refuse_divergence(step, loss, norm, may_overflow=precision.scaler is not None)
+        precision.step(optimizer)
+
+
+@dataclass(frozen=True, slots=True)
+class StepWhereFinite:
+    """Let the optimiser's kernel leave the step out; `Meter` reads, and raises, later.
+
+    Source: `found_inf` is how `torch.amp.GradScaler` tells a fused optimiser to change nothing.
+    https://github.com/pytorch/pytorch/blob/v2.10.0/torch/amp/grad_scaler.py
+    """
+
+    reads_each_step: bool = False
+
+    def take(
+        self,
+        step: int,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        loss_total: torch.Tensor,
+        grad_norm: torch.Tensor,
+    ) -> None:
+        """See `Update.take`; raises nothing."""
+        is_finite = torch.isfinite(loss_total) & torch.isfinite(grad_norm)
+        fused: Any = optimizer
+        fused.found_inf = (~is_finite).float()
+        precision.step(optimizer)
+        del fused.found_inf
+
+
+def choose_update(
+    optimizer: torch.optim.Optimizer, precision: Precision, device: torch.device
+) -> Update:
+    """Return `StepWhereFinite` where reading costs something and the optimiser can do without.
+
+    A loss scaler looks at the gradients alone, and a loss may be infinite where they are not: in
+    float16 each step is read.
+    """
+    can_skip = isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
+    if device.type == "cpu" or precision.scaler is not None or not can_skip:
+        return ReadThenStep()
+    return StepWhereFinite()
+
+
+def read_together(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[float]]:
+    """Return pairs of scalars as numbers, in one transfer.
+
+    Args:
+        pairs: At least one; all on one device.
+    """
+    flat = [scalar.detach().float() for pair in pairs for scalar in pair]
+    return torch.stack(flat).view(-1, 2).tolist()
+
+
+def refuse_divergence(step: int, loss: float, grad_norm: float, *, may_overflow: bool) -> None:
+    """Raise if a step's numbers are not finite.
+
+    Args:
+        step: Its number, from 1.
+        loss: The sum that was to be learnt from.
+        grad_norm: The gradient's length.
+        may_overflow: float16 gradients overflow now and then by design: the scaler skips the step.
+
+    Raises:
+        RunError: Names the step, and which of the two it was.
+    """
+    for what, value in (("loss", loss), ("gradient", grad_norm)):
+        is_expected = what == "gradient" and may_overflow
+        if not math.isfinite(value) and not is_expected:
+            raise RunError(
+                f"the {what} of step {step} is {value}; the step was not taken",
+                mend="Lower learning_rate or set max_grad_norm: 1.0. "
+                "The newest checkpoint is good: go on from it with --resume_from_checkpoint.",
+            )
