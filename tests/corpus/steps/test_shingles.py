@@ -105,7 +105,7 @@ def _plain_words(text: str) -> list[int]:
     """Hash words one character at a time: what the module says that it does."""
     base, salt = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
     found: list[int] = []
-    was_letter = False
+    was_letter, power = False, base
     for char in unicodedata.normalize("NFKC", text).casefold():
         is_alone = any(first <= ord(char) <= last for first, last in shingles._SPACELESS)
         is_word = unicodedata.category(char)[0] in "LMN"
