@@ -148,7 +148,7 @@ def longest_batch(
         settings: Rows of a batch.
         capacity: Tokens that a packed row may hold; only `packing: true` needs it.
     """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    order = _longest_first(lengths)
     chosen = order[: settings.rows_per_batch]
     if settings.packing is True and capacity is not None:
         (chosen, *_) = _cut_by_tokens(order, lengths, capacity * settings.rows_per_batch)
@@ -168,7 +168,7 @@ def evaluation_batches(
     Padded batches hold `per_device_eval_batch_size` rows. With packing, a batch holds rows of up
     to as many tokens as the first padded one would have at most.
     """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    order = _longest_first(lengths)
     size = settings.per_device_eval_batch_size
     if settings.packing:
         batches = _cut_by_tokens(order, lengths, evaluation_token_budget(lengths, size))
@@ -180,6 +180,10 @@ def evaluation_batches(
 def evaluation_token_budget(lengths: Sequence[int], batch_size: int) -> int:
     """Return the tokens of a batch without padding: `batch_size` times those of the longest row."""
     return batch_size * max(lengths, default=0)
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
 
 
 def _cut_by_tokens(order: list[int], lengths: Sequence[int], budget: int) -> list[list[int]]:

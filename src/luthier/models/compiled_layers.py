@@ -47,9 +47,18 @@ def compile_layers(model: torch.nn.Module, device: torch.device) -> Notice | Non
 
 def decoder_layers(model: Any) -> list[torch.nn.Module]:
     """Return the layers of a model's decoder, out of peft's wrapper; none where it has no list."""
-    base = model.get_base_model() if callable(getattr(model, "get_base_model", None)) else model
-    decoder = getattr(base, "base_model", base)
-    return list(getattr(decoder, "layers", ()))
+    return list(getattr(decoder_of(model), "layers", ()))
+
+
+def decoder_of(model: Any) -> Any:
+    """Return the part of a model that holds its layers, out of peft's wrapper."""
+    base = without_adapters(model)
+    return getattr(base, "base_model", base)
+
+
+def without_adapters(model: Any) -> Any:
+    """Return the model of transformers that stands in peft's wrapper, or the model itself."""
+    return model.get_base_model() if callable(getattr(model, "get_base_model", None)) else model
 
 
 def missing_compiler(device_type: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.notice import Notice
 from luthier.models.adapters import count_parameters
-from luthier.models.compiled_layers import compile_layers
+from luthier.models.compiled_layers import compile_layers, without_adapters
 from luthier.recipes.frozen_layers import memory_to_come
 from luthier.recipes.machine import available_memory
 from luthier.recipes.memory_estimate import Computing, choose_recomputation, model_shape
@@ -61,7 +61,7 @@ def settle_execution(
 
 
 def _recompute_activations(model: Any) -> None:
-    base = model.get_base_model() if callable(getattr(model, "get_base_model", None)) else model
+    base = without_adapters(model)
     # transformers is renaming it; the old name warns where the new one is there.
     renamed = getattr(base, "activation_checkpointing_enable", None)
     (renamed or base.gradient_checkpointing_enable)({"use_reentrant": False})

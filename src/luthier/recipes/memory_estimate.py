@@ -15,8 +15,9 @@ from luthier.batches.packing import build_order
 from luthier.contracts.notice import Notice
 from luthier.core.units import format_bytes
 from luthier.models.adapters import ParameterCount
-from luthier.models.compiled_layers import decoder_layers
+from luthier.models.compiled_layers import decoder_layers, decoder_of
 from luthier.models.cpu_attention import KEPT_TOKENS, WHOLE_TOKENS
+from luthier.models.layer_split import frozen_depth
 from luthier.objectives.logit_chunks import CHUNK_ELEMENTS, TILE_ELEMENTS
 from luthier.recipes.run_config import RunConfig
 
@@ -302,5 +303,4 @@ def _kept_layers(model: Any) -> int:
     layers = decoder_layers(model)
     if model.get_input_embeddings().weight.requires_grad:
         return len(layers)
-    trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
-    return len(layers) - trained.index(True) if True in trained else 0
+    return len(layers) - frozen_depth(decoder_of(model))
