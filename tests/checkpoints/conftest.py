@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import torch
 from luthier.batches.collate import CausalLMCollator
 from luthier.batches.settings import BatchSettings
 from luthier.batches.stream import BatchStream
-from luthier.checkpoints.store import MODEL, CheckpointStore, RunState
-from luthier.contracts.training import Progress, StepRecord
+from luthier.checkpoints.listing import MODEL
+from luthier.checkpoints.settings import CheckpointSettings
+from luthier.checkpoints.store import CheckpointStore, RunState
+from luthier.contracts.training import Accumulation, Progress, StepRecord
 from luthier.engine.loop import Training, train
 from luthier.engine.optimizer import build_optimizer
 from luthier.engine.precision import Precision
@@ -47,8 +49,23 @@ class Losses:
     def on_end(self, progress: Progress) -> None: ...
 
 
-class NeverStop:
-    requested = False
+@dataclass
+class Stop:
+    """A request that a test makes."""
+
+    requested: bool = False
+    has_work: bool = False
+
+    def take_checkpoint_request(self) -> bool:
+        return False
+
+
+@dataclass
+class PlainModel:
+    """A model that its own library writes, as it stands at that moment."""
+
+    write: Callable[[Path], None]
+    num_bytes: int = 0
 
 
 @dataclass
@@ -109,6 +126,10 @@ def make_run(base_folder: Path) -> Callable[..., TinyRun]:
         workers: int = 0,
         evaluator: Any = None,
         eval_every: int | None = None,
+        accumulation_steps: int = 2,
+        take_model: Any = None,
+        stop: Stop | None = None,
+        **saving: Any,
     ) -> TinyRun:
         torch.manual_seed(99 if checkpoint is None else 12345)  # load() must bring it back
         weights = str(checkpoint / MODEL) if checkpoint else None
@@ -124,7 +145,8 @@ def make_run(base_folder: Path) -> Callable[..., TinyRun]:
         schedule = ScheduleSettings(learning_rate=1e-2, weight_decay=0.1, warmup_steps=2)
         settings = BatchSettings(
             per_device_train_batch_size=1,
-            gradient_accumulation_steps=2,
+            gradient_accumulation_steps=accumulation_steps,
+            packing=False,
             dataloader_num_workers=workers,
         )
         rows = tiny_rows()
@@ -136,8 +158,11 @@ def make_run(base_folder: Path) -> Callable[..., TinyRun]:
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
         )
-        state = RunState(built, batches, None, {"data": "abc"})
-        store = CheckpointStore(folder, state, model.save_pretrained, limit)
+        accumulation = Accumulation()
+        state = RunState(built, batches, None, {"data": "abc"}, accumulation=accumulation)
+        take = take_model(model) if take_model else lambda _: PlainModel(model.save_pretrained)
+        saved = CheckpointSettings(save_total_limit=limit, **saving)
+        store = CheckpointStore(folder, state, take, saved)
         progress = Progress(num_steps=NUM_STEPS)
         if checkpoint is not None:
             store.load(checkpoint, progress)
@@ -153,7 +178,8 @@ def make_run(base_folder: Path) -> Callable[..., TinyRun]:
             progress=progress,
             max_grad_norm=1.0,
             logging_steps=1,
-            stop=NeverStop(),
+            stop=stop or Stop(),
+            accumulation=accumulation,
             save_every=save_every,
             evaluator=evaluator,
             eval_every=eval_every,
@@ -161,5 +187,55 @@ def make_run(base_folder: Path) -> Callable[..., TinyRun]:
             observers=(losses,),
         )
         return TinyRun(training, store, losses.values)
+
+    return make
+
+
+class NoBatches:
+    """A batch source whose position is all that matters here."""
+
+    state: Mapping[str, Any] = {"epoch": 0, "window": 0}
+
+    def epochs_done(self) -> float:
+        return 0.0
+
+    def windows_per_epoch(self) -> int:
+        return 1
+
+    def windows(self) -> Any:
+        raise NotImplementedError
+
+    def window_rows(self) -> tuple[int, ...]:
+        return ()
+
+    def take_back(self) -> None: ...
+
+    def get_state(self) -> dict[str, Any]:
+        return dict(self.state)
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.state = state
+
+
+def write_model(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "weights.txt").write_text("weights" * 100)
+
+
+@pytest.fixture
+def bare_store(tmp_path: Path) -> Callable[..., CheckpointStore]:
+    """Make a store around an optimiser of one number: a checkpoint in a millisecond."""
+
+    def make(
+        limit: int | None = None, writer: Any = write_model, options: Any = None, **saving: Any
+    ) -> CheckpointStore:
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))])
+        state = RunState(optimizer, NoBatches(), None, {})
+        settings = CheckpointSettings(save_total_limit=limit, **saving)
+
+        def take(as_copy: bool) -> PlainModel:
+            return PlainModel(writer, num_bytes=700)
+
+        return CheckpointStore(tmp_path, state, take, settings, **(options or {}))
 
     return make

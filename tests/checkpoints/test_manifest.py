@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from luthier.checkpoints.manifest import MANIFEST, read_manifest, seal, verify
+from luthier.checkpoints.manifest import MANIFEST, read_manifest, seal, unknown_files, verify
 from luthier.core.errors import RunError
+from luthier.core.hashing import hash_json
 
 
 @pytest.fixture
@@ -30,7 +35,11 @@ def test_a_sealed_folder_verifies(sealed: Path) -> None:
     assert manifest["metrics"]["eval_loss"] == 0.1 + 0.2
     names = ["model/manifest.json", "model/weights.safetensors", "state.json"]
     assert list(manifest["files"]) == names
-    assert manifest["files"]["model/weights.safetensors"]["bytes"] == 10_240
+    content = (sealed / "model" / "weights.safetensors").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert manifest["files"]["model/weights.safetensors"] == {"bytes": 10_240, "sha256": digest}
+    written = datetime.fromisoformat(manifest["written"])
+    assert written.utcoffset() == UTC.utcoffset(None)
 
 
 WEIGHTS = "model/weights.safetensors"
@@ -103,7 +112,7 @@ def test_a_torn_manifest(sealed: Path, text: str) -> None:
         read_manifest(sealed)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 2}', '{"format": "1"}'])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 1}', '{"format": "2"}'])
 def test_an_unknown_format(sealed: Path, text: str) -> None:
     (sealed / MANIFEST).write_text(text)
     with pytest.raises(RunError, match="has a format that this luthier does not know"):
@@ -121,3 +130,85 @@ def test_no_manifest(sealed: Path) -> None:
     (sealed / MANIFEST).unlink()
     with pytest.raises(RunError, match=r"not a finished checkpoint: it has no manifest\.json"):
         verify(sealed)
+
+
+def test_a_manifest_that_is_a_folder(sealed: Path) -> None:
+    (sealed / MANIFEST).unlink()
+    (sealed / MANIFEST).mkdir()
+    with pytest.raises(RunError, match=r"the checkpoint's manifest is damaged: .*Is a directory"):
+        read_manifest(sealed)
+
+
+def test_a_file_that_the_manifest_does_not_know_is_said_and_no_damage(sealed: Path) -> None:
+    (sealed / "model" / ".DS_Store").write_text("left by a file manager")
+    (sealed / "notes.txt").write_text("the good one")
+    assert unknown_files(sealed, verify(sealed)) == ["model/.DS_Store", "notes.txt"]
+
+
+def reseal(folder: Path, **changes: Any) -> None:
+    """Write a manifest whose own hash is right, as a stranger can."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["seal"]
+    manifest |= changes
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"seal": hash_json(manifest)}))
+
+
+def entry(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../secret.txt", "model/../../secret.txt", "{root}/secret.txt", "C:/secret.txt"),
+        *("..\\secret.txt", "linked.txt", "linked/secret.txt", "inside.json", "\x1b[2Jx", "a\0b"),
+    ],
+)
+def test_a_name_that_leads_out_is_refused(sealed: Path, name: str) -> None:
+    """Although size and hash of what lies there are right."""
+    secret = sealed.parent / "secret.txt"
+    secret.write_text("secret")
+    (sealed / "linked.txt").symlink_to(secret)
+    (sealed / "linked").symlink_to(sealed.parent)
+    (sealed / "inside.json").symlink_to(sealed / "state.json")
+    name = name.format(root=sealed.parent)
+    reseal(sealed, files={name: entry(secret)})
+    message = f"the file name {name!r} is unsafe: it leads out of the checkpoint"
+    with pytest.raises(RunError, match=re.escape(message)):
+        verify(sealed)
+
+
+def test_a_name_that_no_disk_can_hold(sealed: Path) -> None:
+    reseal(sealed, files={"x" * 300: entry(sealed / "state.json")})
+    with pytest.raises(RunError, match="xxx can't be read: File name too long"):
+        verify(sealed)
+
+
+def test_a_checkpoint_below_a_link_is_as_good(sealed: Path, tmp_path: Path) -> None:
+    """The user's disk may be reached by a link: that one the checkpoint did not choose."""
+    (tmp_path / "disk").symlink_to(sealed.parent)
+    verify(tmp_path / "disk" / sealed.name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": None},
+        {"files": ["state.json"]},
+        {"files": {"state.json": 5}},
+        {"files": {"state.json": {"bytes": 2}}},
+        {"metrics": [1]},
+        {"metrics": {"eval_loss": "low"}},
+        {"metrics": {"eval_loss": float("nan")}},
+        {"fingerprint": "abc"},
+        {"written": "yesterday"},
+        {"written": "2026-01-01T00:00:00"},
+        {"written": None},
+    ],
+    ids=str,
+)
+def test_a_sealed_manifest_of_something_else(sealed: Path, changes: dict[str, Any]) -> None:
+    reseal(sealed, **changes)
+    with pytest.raises(RunError, match="is sealed, but its content is not what luthier writes"):
+        read_manifest(sealed)

@@ -19,6 +19,14 @@ def test_defaults_keep_everything_and_overwrite_nothing() -> None:
     assert settings.save_total_limit is None
     assert settings.resume_from_checkpoint is False
     assert settings.overwrite_output_dir is False
+    assert settings.save_in_background is False
+    assert settings.on_full_disk == "stop"
+
+
+def test_a_full_disk_stops_or_pauses() -> None:
+    assert CheckpointSettings(on_full_disk="pause").on_full_disk == "pause"
+    with pytest.raises(ValidationError, match="'stop' or 'pause'"):
+        CheckpointSettings.model_validate({"on_full_disk": "delete"})
 
 
 @pytest.mark.parametrize("value", [0, -1, "two"])

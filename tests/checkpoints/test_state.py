@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,33 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers.optimization import Adafactor
 
-from luthier.checkpoints.state import load_optimizer, load_random, save_optimizer, save_random
+from luthier.checkpoints.state import (
+    load_gradients,
+    load_optimizer,
+    load_random,
+    take_gradients,
+    take_optimizer,
+    take_random,
+)
+from luthier.contracts.training import Accumulation
+
+
+def write(name: str, taken: tuple[Any, ...], folder: Path) -> None:
+    """Write what was taken as a checkpoint writes it."""
+    save_file(taken[0], folder / f"{name}.safetensors")
+    for values in taken[1:]:
+        (folder / f"{name}.json").write_text(json.dumps(values))
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    write("optimizer", take_optimizer(optimizer, as_copy=False), folder)
+
+
+def save_random(folder: Path) -> None:
+    write("random", take_random(), folder)
 
 
 def model() -> torch.nn.Module:
@@ -58,7 +83,8 @@ def test_optimizer_comes_back_whole(kind: str, tmp_path: Path) -> None:
             other = after["state"][index][name]
             assert type(other) is type(value)
             assert torch.equal(torch.as_tensor(other), torch.as_tensor(value)), name
-    assert fresh.param_groups[0]["lr"] == 1 / 3
+    assert fresh.param_groups[0]["lr"] == 0.01, "its settings are its own"
+    fresh.param_groups[0]["lr"] = 1 / 3
     step(net, optimizer, 2)
     step(twin, fresh, 2)
     for one, other in zip(net.parameters(), twin.parameters(), strict=True):
@@ -120,12 +146,73 @@ def test_each_gpu_has_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(found) == [0, 1]
 
 
-def test_nothing_is_pickled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_copy", [False, True])
+def test_a_copy_does_not_change_with_the_next_step(as_copy: bool) -> None:
     net = model()
     optimizer = build("adamw", net)
     step(net, optimizer, 1)
-    save_optimizer(optimizer, tmp_path)
-    save_random(tmp_path)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [
-        *(".json", ".json", ".safetensors", ".safetensors")
-    ]
+    tensors, _ = take_optimizer(optimizer, as_copy=as_copy)
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    step(net, optimizer, 1)
+    same = {name: torch.equal(tensors[name], before[name]) for name in tensors}
+    assert set(same.values()) == {as_copy}
+
+
+def part_of_a_step(net: torch.nn.Module, number: int) -> torch.Tensor:
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(number))
+    loss = net(inputs).square().sum()
+    loss.backward()
+    return loss.detach()
+
+
+def test_gradients_come_back_bit_by_bit(tmp_path: Path) -> None:
+    """Two micro-batches, against one, and one more by another process."""
+    whole, first, second = model(), model(), model()
+    total = part_of_a_step(whole, 0) + part_of_a_step(whole, 1)
+    done = Accumulation(1, part_of_a_step(first, 0))
+    write("gradients", (take_gradients(build("adamw", first), done, as_copy=False),), tmp_path)
+    going_on = Accumulation()
+    optimizer = build("adamw", second)
+    load_gradients(optimizer, going_on, tmp_path)
+    assert going_on.loss_total is not None
+    assert torch.equal(going_on.loss_total + part_of_a_step(second, 1), total)
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad)
+        assert one.grad.stride() == other.grad.stride()
+
+
+def test_gradients_are_named_by_the_optimisers_order(tmp_path: Path) -> None:
+    """Weights first, then biases; and a parameter that took no part has none."""
+    net = model()
+    optimizer = build("adamw", net)
+    weight = net.get_parameter("1.weight")
+    weight.grad = torch.full_like(weight, 0.1)
+    assert take_gradients(optimizer, Accumulation(), as_copy=False).keys() == {"1"}
+    taken = take_gradients(optimizer, Accumulation(2, torch.tensor(1.5)), as_copy=True)
+    weight.grad.zero_()
+    write("gradients", (taken,), tmp_path)
+    fresh, done = model(), Accumulation()
+    load_gradients(build("adamw", fresh), done, tmp_path)
+    found = {name for name, p in fresh.named_parameters() if p.grad is not None}
+    assert found == {"1.weight"}
+    found_gradient = fresh.get_parameter("1.weight").grad
+    assert found_gradient is not None
+    assert torch.equal(found_gradient, torch.full_like(weight, 0.1))
+    assert done.loss_total == torch.tensor(1.5)
+
+
+def test_a_gradient_is_laid_out_as_its_parameter(tmp_path: Path) -> None:
+    turned = torch.nn.Parameter(torch.randn(3, 4).t())
+    turned.grad = torch.arange(12.0).reshape(3, 4).t()
+    write(
+        "gradients",
+        (take_gradients(torch.optim.SGD([turned]), Accumulation(1), as_copy=False),),
+        tmp_path,
+    )
+    fresh = torch.nn.Parameter(torch.zeros(3, 4).t())
+    load_gradients(torch.optim.SGD([fresh]), Accumulation(), tmp_path)
+    assert fresh.grad is not None
+    assert torch.equal(fresh.grad, turned.grad)
+    assert fresh.grad.stride() == turned.grad.stride() == (1, 4)

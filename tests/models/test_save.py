@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import torch
 
 from luthier.models.adapters import apply_tuning
 from luthier.models.load import load_model
-from luthier.models.save import save_model
+from luthier.models.save import save_model, take_model
 from luthier.models.settings import (
+    FreezeTuning,
     FullTuning,
     LoraTuning,
     ModelSettings,
@@ -147,3 +149,79 @@ def test_saving_again_replaces(make_model: Make, word_tokenizer: Any, tmp_path: 
     shaken(model)
     save_model(model, word_tokenizer, tmp_path, [3])
     assert torch.equal(logits_of(load(tmp_path)), logits_of(model))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(folder.iterdir())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+TUNINGS = {
+    "full": FullTuning(),
+    "freeze": FreezeTuning(freeze_trainable_layers=1),
+    "lora": LoraTuning(lora_rank=4),
+    "dora": LoraTuning(lora_rank=4, use_dora=True),
+    "whole module": LoraTuning(lora_rank=4, additional_target=["lm_head"]),
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_a_copy_is_the_model_of_that_moment(
+    make_folder: Make, word_tokenizer: Any, tmp_path: Path, tuning: str, kind: str
+) -> None:
+    """What is written later has the very bytes of what is written at once."""
+    model = shaken(apply_tuning(load(make_folder("base", kind)), TUNINGS[tuning]))
+    save_model(model, word_tokenizer, tmp_path / "at once", [3])
+    copy = take_model(model, word_tokenizer, [3], as_copy=True)
+    plain = take_model(model, word_tokenizer, [3])
+    before = logits_of(model)
+    assert not torch.equal(logits_of(shaken(model)), before)
+    copy.write(tmp_path / "later")
+    plain.write(tmp_path / "changed")
+    assert hashes(tmp_path / "later") == hashes(tmp_path / "at once")
+    weights = "model" if tuning in ("full", "freeze") else "adapter_model"
+    name = f"{weights}.safetensors"
+    assert hashes(tmp_path / "changed")[name] != hashes(tmp_path / "at once")[name]
+    size = (tmp_path / "later" / name).stat().st_size
+    assert 0 < size - copy.num_bytes < 10_000, "all but the header"
+    assert plain.num_bytes == copy.num_bytes
+
+
+def test_only_what_is_trained_is_copied(make_model: Make, word_tokenizer: Any) -> None:
+    """A frozen base takes no memory twice."""
+    model = apply_tuning(make_model(), LoraTuning(lora_rank=1))
+    adapter = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+    assert take_model(model, word_tokenizer, [3], as_copy=True).num_bytes == adapter
+
+
+@pytest.mark.parametrize("extra", [[], ["lm_head"]], ids=["layers", "head"])
+def test_an_adapter_is_what_peft_itself_would_write(
+    make_folder: Make, word_tokenizer: Any, tmp_path: Path, extra: list[str]
+) -> None:
+    tuning = LoraTuning(lora_rank=4, additional_target=extra)
+    model = shaken(apply_tuning(load(make_folder("base")), tuning))
+    model.save_pretrained(str(tmp_path / "peft"))
+    save_model(model, word_tokenizer, tmp_path / "ours", [3])
+    ours, theirs = hashes(tmp_path / "ours"), hashes(tmp_path / "peft")
+    name = "adapter_model.safetensors"
+    assert ours[name] == theirs[name]
+
+    def config(folder: str) -> dict[str, Any]:
+        values = json.loads((tmp_path / folder / "adapter_config.json").read_text())
+        return values | {"target_modules": sorted(values["target_modules"])}
+
+    assert config("ours") == config("peft")
+    written = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())
+    assert written["target_modules"] == sorted(written["target_modules"])
+    assert model.peft_config["default"].inference_mode is False, "the live one is left alone"
+
+
+def test_an_adapter_of_a_stranger_says_what_it_is_for(
+    make_model: Make, word_tokenizer: Any, tmp_path: Path
+) -> None:
+    model = apply_tuning(make_model(), LoraTuning())
+    model.peft_config["default"].task_type = None
+    save_model(model, word_tokenizer, tmp_path / "out", [3])
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["task_type"] == "CAUSAL_LM"

@@ -1,49 +1,39 @@
-"""The checkpoints of one run: write, find, load, retain.
+"""The checkpoints of one run: take, write, seal, retain, load.
 
-A checkpoint is written to a staging folder, sealed by a manifest, flushed and renamed. `newest`
-and `best` are found through the manifests, by step, never by file time.
+A checkpoint is written to a staging folder, sealed by a manifest, flushed and renamed. Where that
+happens in the background, training waits for a copy in memory only.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
 
-import torch
-from safetensors import SafetensorError
+from luthier.checkpoints.background import Background
+from luthier.checkpoints.listing import (
+    FOLDER,
+    best_checkpoint,
+    list_checkpoints,
+    remove_checkpoint,
+)
+from luthier.checkpoints.room import RETRY_S, Room
+from luthier.checkpoints.settings import CheckpointSettings
+from luthier.checkpoints.snapshot import (
+    RunState,
+    Snapshot,
+    TakeModel,
+    load_snapshot,
+    take_snapshot,
+)
+from luthier.contracts.notice import Notice
+from luthier.contracts.training import Progress, StopRequest
+from luthier.core.files import staged_folder
 
-from luthier.checkpoints.manifest import read_manifest, seal, verify
-from luthier.checkpoints.state import load_optimizer, load_random, save_optimizer, save_random
-from luthier.contracts.training import BatchSource, Progress, Resumable
-from luthier.core.errors import RunError
-from luthier.core.files import STAGING_PREFIX, staged_folder, write_json
-from luthier.core.units import format_bytes
+_POLL_S = 0.2
 
-FOLDER = "checkpoints"
-MODEL = "model"
-_STEP = re.compile(r"step-(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """The parts of a run whose state a checkpoint holds, beside the model.
-
-    Attributes:
-        fingerprint: Hashes of the settings and data that the run's mathematics depend on.
-        micro_batches: The size that was found to fit the memory, where there is one: a run that
-            cuts its steps in another way would differ in the last bits.
-    """
-
-    optimizer: torch.optim.Optimizer
-    batches: BatchSource
-    scaler: torch.amp.GradScaler | None
-    fingerprint: Mapping[str, str]
-    micro_batches: Resumable | None = None
+Item = TypeVar("Item")
 
 
 class CheckpointStore:
@@ -53,158 +43,120 @@ class CheckpointStore:
         self,
         run_folder: Path,
         state: RunState,
-        write_model: Callable[[Path], None],
-        save_total_limit: int | None,
+        take_model: TakeModel,
+        settings: CheckpointSettings,
+        *,
+        tell: Callable[[Notice], None] = lambda notice: None,
+        stop: StopRequest | None = None,
+        retry_s: float = RETRY_S,
     ) -> None:
         """Remember what to write.
 
         Args:
             run_folder: The run's output folder.
             state: What is saved beside the model.
-            write_model: Writes model or adapter so that transformers or peft open the folder.
-            save_total_limit: How many checkpoints are kept; None for all.
+            take_model: Takes the model, or a copy of it, to be written.
+            settings: How many are kept, where they are written, and what a full disk means.
+            tell: Told that the run waits for room; always from the thread that calls this object.
+            stop: Ends that waiting.
+            retry_s: Seconds between two looks for room.
         """
         self._folder = run_folder / FOLDER
         self._state = state
-        self._write_model = write_model
-        self._limit = save_total_limit
+        self._take_model = take_model
+        self._settings = settings
+        self._tell = tell
+        self._room = Room(self._folder, settings.on_full_disk, stop, retry_s)
+        self._background = Background()
+        self._notices: SimpleQueue[Notice] = SimpleQueue()
+        self._sealed: SimpleQueue[tuple[int, str]] = SimpleQueue()
 
-    def save(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+    def save(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         """Write and seal a checkpoint, then remove those that the limit does not keep.
 
+        With `save_in_background` it is copied, and written after this has returned; the one before
+        it is waited for.
+
         Raises:
-            RunError: The disk is full or can't be written; earlier checkpoints are as they were.
+            RunError: The disk is full or can't be written, now or when the one before was written.
+                Earlier checkpoints are as they were.
         """
-        target = self._folder / f"step-{progress.step:06d}"
-        try:
-            with staged_folder(target) as staging:
-                self._write_model(staging / MODEL)
-                save_optimizer(self._state.optimizer, staging)
-                save_random(staging)
-                scaler = self._state.scaler.state_dict() if self._state.scaler else None
-                sizes = self._state.micro_batches
-                write_json(
-                    staging / "state.json",
-                    {
-                        "progress": asdict(progress),
-                        "batches": self._state.batches.get_state(),
-                        "scaler": scaler,
-                        "micro_batches": sizes.get_state() if sizes else None,
-                    },
-                )
-                facts = {"step": progress.step, "metrics": _finite(metrics)}
-                seal(staging, facts | {"fingerprint": dict(self._state.fingerprint)})
-            self._retain(target)
-        except (OSError, SafetensorError) as error:
-            raise _explain(error, self._folder) from error
-        return str(target)
+        self.wait()
+        in_background = self._settings.save_in_background
+        snapshot = take_snapshot(
+            self._state, progress, metrics, self._take_model, as_copy=in_background
+        )
+        if in_background:
+            self._background.start(lambda: self._write(snapshot, self._notices.put))
+        else:
+            self._write(snapshot, self._tell)
+
+    def sealed(self) -> Sequence[tuple[int, str]]:
+        """Return step and path of the checkpoints that were sealed since this was last asked.
+
+        Raises:
+            RunError: One could not be written in the background.
+        """
+        self._pass_on_notices()
+        if not self._background.is_busy:
+            self._background.raise_error()
+        return _drain(self._sealed)
+
+    def wait(self) -> None:
+        """Return once nothing is being written any more.
+
+        Raises:
+            RunError: What was being written could not be.
+        """
+        while self._background.is_busy:
+            self._background.wait(_POLL_S)
+            self._pass_on_notices()
+        self._pass_on_notices()
+        self._background.raise_error()
 
     def load(self, folder: Path, progress: Progress) -> None:
-        """Bring optimiser, batches, sizes, scaler, random generators and progress to a checkpoint.
+        """Bring all of the run's state but its model to a verified checkpoint.
 
         Args:
             folder: A verified checkpoint; its model is loaded by the caller.
             progress: Changed in place; `num_steps` stays as it is.
         """
-        saved = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        load_optimizer(self._state.optimizer, folder)
-        load_random(folder)
-        self._state.batches.set_state(saved["batches"])
-        if self._state.scaler is not None and saved["scaler"] is not None:
-            self._state.scaler.load_state_dict(saved["scaler"])
-        if self._state.micro_batches is not None and saved.get("micro_batches") is not None:
-            self._state.micro_batches.set_state(saved["micro_batches"])
-        for name, value in saved["progress"].items():
-            if name != "num_steps":
-                setattr(progress, name, value)
+        load_snapshot(folder, self._state, progress)
+
+    def _write(self, snapshot: Snapshot, tell: Callable[[Notice], None]) -> None:
+        target = self._folder / snapshot.name
+
+        def write() -> None:
+            with staged_folder(target) as staging:
+                snapshot.write(staging)
+
+        self._room.write(write, snapshot.num_bytes, tell)
+        self._sealed.put((snapshot.step, str(target)))
+        self._retain(target)
 
     def _retain(self, written: Path) -> None:
-        if self._limit is None:
+        limit = self._settings.save_total_limit
+        if limit is None:
             return
         # The newest is the one just written. Steps after it are of an earlier try, from before
         # the run went back to an older checkpoint.
         found = [path for path in list_checkpoints(self._folder.parent) if path != written]
         found.append(written)
-        keep = set(found[-self._limit :])
+        keep = set(found[-limit:])
         best = best_checkpoint(found)
         if best is not None and best not in keep:
             keep.add(best)
-            if self._limit > 1:
+            if limit > 1:
                 # The best takes one of the places; the newest always keeps its own.
-                keep.discard(found[-self._limit])
+                keep.discard(found[-limit])
         for folder in found:
             if folder not in keep:
-                _remove(folder)
+                remove_checkpoint(folder)
+
+    def _pass_on_notices(self) -> None:
+        for notice in _drain(self._notices):
+            self._tell(notice)
 
 
-def list_checkpoints(run_folder: Path) -> list[Path]:
-    """Return the sealed checkpoints of a run, by step, oldest first. Contents are not verified."""
-    return [path for path in _step_folders(run_folder) if _is_sealed(path)]
-
-
-def best_checkpoint(found: list[Path]) -> Path | None:
-    """Return the checkpoint with the lowest validation loss, if any was evaluated."""
-    losses: list[tuple[float, Path]] = []
-    for path in found:
-        loss = read_manifest(path)["metrics"].get("eval_loss")
-        if loss is not None:
-            losses.append((loss, path))
-    return min(losses)[1] if losses else None
-
-
-def newest_good(run_folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest checkpoint whose every file verifies, and what is wrong with newer ones."""
-    problems: list[str] = []
-    for path in reversed(_step_folders(run_folder)):
-        try:
-            verify(path)
-            return path, problems
-        except RunError as error:
-            problems.append(f"{path.name}: {error.problem}")
-    return None, problems
-
-
-def _step_folders(run_folder: Path) -> list[Path]:
-    # By the number, not the name: step-1000000 comes after step-999999.
-    found: list[tuple[int, Path]] = []
-    for path in (run_folder / FOLDER).glob("step-*"):
-        if (step := _STEP.fullmatch(path.name)) and path.is_dir():
-            found.append((int(step.group(1)), path))
-    return [path for _, path in sorted(found)]
-
-
-def _is_sealed(folder: Path) -> bool:
-    try:
-        read_manifest(folder)
-    except RunError:
-        return False  # Unfinished or damaged: it is no checkpoint. `newest_good` says so.
-    return True
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    # JSON has neither NaN nor infinity, and a loss that is no number is not the best one.
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-
-
-def remove_staging(run_folder: Path) -> None:
-    """Remove what a killed run left unfinished."""
-    for path in (run_folder / FOLDER).glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(path)
-
-
-def _remove(folder: Path) -> None:
-    # Renamed first: a kill in the middle leaves no folder that looks like a checkpoint.
-    doomed = folder.with_name(f"{STAGING_PREFIX}{folder.name}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def _explain(error: Exception, folder: Path) -> RunError:
-    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    reason = getattr(error, "strerror", None) or error
-    return RunError(
-        f"the checkpoint could not be written: {reason} "
-        f"({format_bytes(shutil.disk_usage(present).free)} free)",
-        where=str(folder),
-        mend="Make room and go on with --resume_from_checkpoint: earlier checkpoints are intact.",
-    )
+def _drain(queue: SimpleQueue[Item]) -> list[Item]:
+    return [queue.get() for _ in range(queue.qsize())]

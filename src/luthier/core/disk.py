@@ -12,7 +12,9 @@ from pathlib import Path
 from luthier.core.errors import LuthierError
 from luthier.core.units import format_bytes
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors that say: the disk, a share of it, or a file is full."""
+
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 
@@ -32,7 +34,7 @@ def disk_errors(root: Path, what: str, elsewhere: str, needed_bytes: int = 0) ->
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in NO_ROOM:
             raise disk_full(root, what, elsewhere, needed_bytes) from error
         if error.errno in _CLOSED:
             raise LuthierError(
