@@ -44,6 +44,7 @@ def run(flags: list[str]) -> dict[str, Any]:
     from luthier.recipes.estimate import flops_per_token
     from luthier.recipes.inspection import inspect_run
     from luthier.recipes.memory_estimate import Computing, estimate_memory, num_positions
+    from luthier.recipes.packed import settle_packing
     from luthier.recipes.run_folder import METRICS
     from luthier.recipes.train import run_training
 
@@ -51,7 +52,7 @@ def run(flags: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         flags = [*flags, "--output_dir", f"{folder}/run", "--eval_strategy", "no"]
         flags += ["--max_steps", str(NUM_STEPS), "--logging_steps", "1", "--save_strategy", "no"]
-        config = resolve_command(read_flags(flags)).config
+        config, _ = settle_packing(resolve_command(read_flags(flags)).config)
         with TrainScreen(Console(stderr=True)) as screen:
             found = inspect_run(config, screen, 0)
             with PeakMemory() as memory:

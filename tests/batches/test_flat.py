@@ -119,7 +119,7 @@ def test_is_a_collate_fn(workers: int) -> None:
 @pytest.mark.parametrize("packing", [True, "padding_free"])
 def test_the_settings_choose_the_collator(packing: Any) -> None:
     assert build_collator(BatchSettings(packing=packing), pad_id=3) == FlatCollator()
-    assert build_collator(BatchSettings(), pad_id=3) == CausalLMCollator(3)
+    assert build_collator(BatchSettings(packing=False), pad_id=3) == CausalLMCollator(3)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def test_defaults() -> None:
     assert settings.per_device_eval_batch_size == 8
     assert settings.train_batch_size == 16
     assert not settings.group_by_length
-    assert settings.packing is False
+    assert settings.packing == "auto"
     assert settings.packing_window == 1024
     assert settings.dataloader_num_workers == 0
 
@@ -40,9 +40,17 @@ def test_impossible_values_are_refused(name: str, value: object) -> None:
         BatchSettings.model_validate({name: value})
 
 
-@pytest.mark.parametrize("value", [False, True, "padding_free"])
-def test_packing_is_off_on_or_padding_free(value: object) -> None:
-    assert BatchSettings.model_validate({"packing": value}).packing == value
+@pytest.mark.parametrize(
+    ("value", "is_packed"), [(False, False), (True, True), ("padding_free", True)]
+)
+def test_packing_is_off_on_or_padding_free(value: object, is_packed: bool) -> None:
+    settings = BatchSettings.model_validate({"packing": value})
+    assert (settings.packing, settings.is_packed) == (value, is_packed)
+
+
+def test_whether_auto_packs_is_not_for_the_settings_alone_to_say() -> None:
+    with pytest.raises(AssertionError, match="packing: auto is settled before batches are built"):
+        assert BatchSettings().is_packed
 
 
 def test_packing_of_1_is_true() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from luthier.batches.collate import CausalLMCollator
 from luthier.batches.flat import FlatCollator, build_collator
+from luthier.batches.loading import make_loader
 from luthier.batches.packing import PackedBatches
 from luthier.batches.sampling import epoch_batches
 from luthier.batches.settings import BatchSettings
@@ -22,7 +23,6 @@ from luthier.batches.stream import (
     evaluation_batches,
     evaluation_token_budget,
     longest_batch,
-    make_loader,
 )
 from luthier.core.errors import DataError
 
@@ -41,7 +41,7 @@ def make_rows(count: int) -> list[dict[str, list[int]]]:
 def make_stream(count: int = 11, seed: int = 0, **names: Any) -> BatchStream:
     rows = make_rows(count)
     lengths = [len(row["input_ids"]) for row in rows]
-    settings = BatchSettings(**names)
+    settings = BatchSettings(**{"packing": False, **names})
     collate = build_collator(settings, pad_id=0)
     return BatchStream(rows, lengths, collate, settings, seed, capacity=CAPACITY)
 
@@ -54,6 +54,11 @@ def names_of_rows(batch: dict[str, torch.Tensor]) -> list[int]:
     ids = batch["input_ids"]
     first = ids[0, batch["cu_seqlens"][:-1]] if "cu_seqlens" in batch else ids[:, 0]
     return (first - 1).tolist()
+
+
+def position(stream: BatchStream) -> tuple[int, int]:
+    state = stream.get_state()
+    return state["epoch"], state["window"]
 
 
 def take(stream: BatchStream, count: int) -> list[list[list[int]]]:
@@ -116,12 +121,12 @@ def test_resuming_anywhere_gives_the_same_windows(
 
 def test_the_state_counts_windows_that_were_handed_out() -> None:
     stream = make_stream(5, per_device_train_batch_size=2)
-    assert stream.get_state() == {"epoch": 0, "window": 0}
+    assert position(stream) == (0, 0)
     windows: Iterator[Any] = stream.windows()
     states = []
     for _ in range(4):
         next(windows)
-        states.append(tuple(stream.get_state().values()))
+        states.append(position(stream))
     assert states == [(0, 1), (0, 2), (0, 3), (1, 1)]
 
 
@@ -143,7 +148,7 @@ def test_batches_made_ahead_are_not_in_the_state() -> None:
     stopped = make_stream(60, packing=True, packing_window=16, dataloader_num_workers=2)
     windows = stopped.windows()
     assert [names_of(next(windows)) for _ in range(3)] == expected[:3]
-    assert stopped.get_state() == {"epoch": 0, "window": 3}
+    assert position(stopped) == (0, 3)
     resumed = make_stream(60, packing=True, packing_window=16)
     resumed.set_state(stopped.get_state())
     assert take(resumed, 3) == expected[3:]
@@ -156,7 +161,7 @@ def test_loading_leaves_the_global_random_generator_alone(workers: int) -> None:
     before = torch.get_rng_state()
     take(stream, 7)
     rows = make_rows(5)
-    list(evaluation_batches(rows, [1, 2, 3, 4, 5], COLLATE, BatchSettings()))
+    list(evaluation_batches(rows, [1, 2, 3, 4, 5], COLLATE, BatchSettings(packing=False)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -181,7 +186,7 @@ def test_make_loader_takes_given_batches() -> None:
 def test_evaluation_starts_with_the_longest_rows() -> None:
     rows = make_rows(8)
     lengths = [len(row["input_ids"]) for row in rows]
-    settings = BatchSettings(per_device_eval_batch_size=3)
+    settings = BatchSettings(per_device_eval_batch_size=3, packing=False)
     batches = list(evaluation_batches(rows, lengths, COLLATE, settings))
     shown = [(batch["input_ids"][:, 0] - 1).tolist() for batch in batches]
     assert shown == [[4, 3, 2], [7, 1, 6], [0, 5]]
@@ -320,3 +325,94 @@ def test_flat_evaluation_measures_every_row_once(lengths: list[int], size: int) 
     batches = list(evaluation_batches(rows, lengths, FlatCollator(), settings))
     assert sorted(chain(*map(names_of_rows, batches))) == list(range(len(lengths)))
     assert all(batch["input_ids"].shape[1] <= size * max(lengths) for batch in batches)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 20),
+    before=st.tuples(st.integers(1, 4), st.integers(1, 3), st.sampled_from([False, True])),
+    after=st.tuples(st.integers(1, 4), st.integers(1, 3), st.sampled_from([False, True])),
+    cut=st.integers(0, 25),
+    seeds=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
+def test_with_other_settings_no_row_of_an_epoch_is_lost_or_trained_twice(
+    count: int, before: Any, after: Any, cut: int, seeds: tuple[int, int]
+) -> None:
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps", "packing")
+    stopped = make_stream(count, seeds[0], **dict(zip(names, before, strict=True)))
+    done = take(stopped, cut)
+    epoch, window = position(stopped)
+    resumed = make_stream(count, seeds[1], **dict(zip(names, after, strict=True)))
+    resumed.set_state(json.loads(json.dumps(stopped.get_state())))
+    assert resumed.is_changed == (before != after or seeds[0] != seeds[1])
+    to_come = take(resumed, resumed.windows_left(epoch + 1))
+    assert abs(resumed.epochs_done() - (epoch + 1)) < 1e-9
+    old_windows = done[len(done) - window :] if window else []
+    rows = [row for batch in chain(*old_windows, *to_come) for row in batch]
+    assert sorted(rows) == list(range(count))
+    fresh = make_stream(count, seeds[1], **dict(zip(names, after, strict=True)))
+    fresh.set_state({**fresh.get_state(), "epoch": epoch + 1})
+    assert take(resumed, 2) == take(fresh, 2), "the next epoch is as ever"
+
+
+def test_a_changed_epoch_can_be_resumed_and_changed_again() -> None:
+    first = make_stream(17, per_device_train_batch_size=2)
+    seen = take(first, 3)
+    second = make_stream(17, per_device_train_batch_size=3)
+    second.set_state(first.get_state())
+    straight = make_stream(17, per_device_train_batch_size=3)
+    straight.set_state(first.get_state())
+    expected = take(straight, 8)
+    seen += take(second, 2)
+    again = make_stream(17, per_device_train_batch_size=3)
+    again.set_state(json.loads(json.dumps(second.get_state())))
+    assert not again.is_changed
+    assert take(again, 6) == expected[2:]
+    third = make_stream(17, per_device_train_batch_size=1, gradient_accumulation_steps=5)
+    third.set_state(second.get_state())
+    assert third.rows_left() == 17 - 6 - 6
+    rows = [row for batch in chain(*seen, *take(third, 1)) for row in batch]
+    assert sorted(rows) == list(range(17))
+
+
+def test_other_data_begins_its_epoch_anew() -> None:
+    rows = make_rows(9)
+    lengths = [len(row["input_ids"]) for row in rows]
+    settings = BatchSettings(per_device_train_batch_size=2, packing=False)
+    first = BatchStream(make_rows(30), [1] * 30, COLLATE, settings, 0, data="old")
+    take(first, 12)
+    second = BatchStream(rows, lengths, COLLATE, settings, 0, data="new")
+    second.set_state(first.get_state())
+    assert second.is_changed
+    assert second.rows_left() == 9
+    assert sorted(chain(*chain(*take(second, 5)))) == list(range(9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 14),
+    cut=st.integers(0, 20),
+    epochs=st.sampled_from([0.3, 0.5, 1, 1.1, 2, 2.75]),
+    packing=st.sampled_from([False, True]),
+)
+def test_windows_done_and_windows_left_are_all_of_them(
+    count: int, cut: int, epochs: float, packing: Any
+) -> None:
+    stream = make_stream(count, per_device_train_batch_size=2, packing=packing)
+    total = stream.num_windows(epochs)
+    assert max(1, stream.windows_left(epochs)) == total
+    cut = min(cut, total)
+    take(stream, cut)
+    assert cut + stream.windows_left(epochs) == total
+
+
+def test_a_window_taken_back_is_handed_out_again() -> None:
+    stream = make_stream(7, per_device_train_batch_size=2)
+    windows = stream.windows()
+    next(windows)
+    window = names_of(next(windows))
+    assert stream.window_rows() == window[0]
+    stream.take_back()
+    again = make_stream(7, per_device_train_batch_size=2)
+    again.set_state(stream.get_state())
+    assert take(again, 1) == [window]

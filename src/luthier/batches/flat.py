@@ -80,7 +80,7 @@ def build_collator(settings: BatchSettings, pad_id: int) -> Collate:
         settings: Whether rows are packed.
         pad_id: Fills `input_ids` where they are not.
     """
-    return FlatCollator() if settings.packing else CausalLMCollator(pad_id)
+    return FlatCollator() if settings.is_packed else CausalLMCollator(pad_id)
 
 
 def _join(parts: Sequence[npt.ArrayLike], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -30,9 +30,11 @@ class BatchSettings(Settings):
     group_by_length: bool = False
     """Put rows of similar length into one batch: less padding, a little less shuffling."""
 
-    packing: Literal[False, True, "padding_free"] = False
-    """Compute no padding. true: whole conversations fill rows of cutoff_len; padding_free: the
-    rows of a batch are laid end to end. Neither sees the other; false pads to the longest row."""
+    packing: Literal["auto", False, True, "padding_free"] = "auto"
+    """Compute no padding. padding_free: the rows of a batch are laid end to end; true: whole
+    conversations fill rows of cutoff_len. None sees another. false pads to the longest row. auto:
+    padding_free, but false with a model that can't be packed, trainer: transformers,
+    group_by_length or flash_attn: eager."""
 
     packing_window: int = Field(default=1024, gt=0)
     """With packing: true, rows looked at together to fill rows of cutoff_len: more fill better,
@@ -45,6 +47,12 @@ class BatchSettings(Settings):
     def is_auto(self) -> bool:
         """Whether micro-batches are cut to what fits the memory."""
         return self.per_device_train_batch_size == "auto"
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a batch is one row without padding. auto must be settled: the model has a say."""
+        assert self.packing != "auto", "packing: auto is settled before batches are built"
+        return bool(self.packing)
 
     @property
     def rows_per_batch(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -18,19 +18,38 @@ if TYPE_CHECKING:
     from luthier.contracts.training import Batch
 
 
-def with_possible_packing(config: RunConfig) -> tuple[RunConfig, Notice | None]:
-    """Return the settings, with padded rows where the model's rows can't be packed.
+def settle_packing(config: RunConfig) -> tuple[RunConfig, Notice | None]:
+    """Return the settings as they will be carried out: auto is chosen, what can't be had replaced.
+
+    Whatever builds or counts batches takes these settings, and a checkpoint's fingerprint is made
+    of them. run.yaml keeps what was asked for.
+
+    Returns:
+        The settings, and a notice where the model's rows can't be packed, so that they are padded.
 
     Raises:
         ModelError: The model's config can't be read.
     """
-    if not config.batches.packing:
+    asked = config.batches.packing
+    if not asked:
         return config, None
-    notice = packing_support(read_config(config.model)).notice()
-    if notice is None:
-        return config, None
-    padded = config.batches.model_copy(update={"packing": False})
-    return config.model_copy(update={"batches": padded}), notice
+    if asked == "auto" and _asks_for_padding(config):
+        return _with_packing(config, False), None
+    support = packing_support(read_config(config.model))
+    if support.kind == "none":
+        return _with_packing(config, False), support.notice(str(asked).lower())
+    return (_with_packing(config, "padding_free") if asked == "auto" else config), None
+
+
+def _asks_for_padding(config: RunConfig) -> bool:
+    """Whether a setting is given that is meant for padded rows."""
+    by_transformers = config.run.trainer == "transformers"
+    return by_transformers or config.batches.group_by_length or config.model.flash_attn == "eager"
+
+
+def _with_packing(config: RunConfig, packing: Literal[False, "padding_free"]) -> RunConfig:
+    batches = config.batches.model_copy(update={"packing": packing})
+    return config.model_copy(update={"batches": batches})
 
 
 def refuse_unpackable(model: torch.nn.Module, config: RunConfig) -> None:
