@@ -90,9 +90,11 @@ def test_going_on_is_said(pipe: Shown):
 
 
 def test_a_signal_is_answered(pipe: Shown):
-    pipe.screen.stopping("SIGINT")
+    pipe.screen.signalled("SIGINT")
+    pipe.screen.signalled("SIGUSR1")
     assert pipe.lines() == [
-        "SIGINT: writing a checkpoint after this step. Once more stops at once."
+        "SIGINT: writing a checkpoint after this micro-batch. Once more stops at once.",
+        "SIGUSR1: writing a checkpoint after this step, and going on.",
     ]
 
 

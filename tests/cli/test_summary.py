@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,8 @@ def test_the_command_that_goes_on(args: list[str], command: str):
 
 
 def test_stopped_before_the_first_step_there_is_nothing_to_go_on_from():
-    lines = shown(result_of(0), "a.yaml", "--resume_from_checkpoint").splitlines()
+    result = replace(result_of(0), can_go_on=False)
+    lines = shown(result, "a.yaml", "--resume_from_checkpoint").splitlines()
     assert lines == [
         "Stopped before the first step; there is no checkpoint.",
         "  again   luthier train a.yaml --overwrite_output_dir",

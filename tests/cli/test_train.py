@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_command_that_goes_on(
     out, err = child.communicate(timeout=120)
     shown = "".join(lines) + out
     assert child.returncode == 75, err
-    assert "SIGINT: writing a checkpoint after this step" in shown
+    assert "SIGINT: writing a checkpoint after this micro-batch" in shown
     (checkpoint,) = (settings.parent / "out" / "checkpoints").iterdir()
     step = int(checkpoint.name.removeprefix("step-"))
     assert 2 <= step < 400

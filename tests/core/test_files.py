@@ -15,6 +15,7 @@ from luthier.core.files import (
     STALE_S,
     append_jsonl,
     remove_stale_staging,
+    staged_files,
     staged_folder,
     sync_folder,
     write_json,
@@ -214,3 +215,34 @@ def test_only_what_nobody_touched_for_a_day_is_swept_away(tmp_path: Path):
     assert not old.exists()
     assert new.exists()
     assert other.exists()
+
+
+def test_staged_files_come_whole_and_the_named_ones_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b.json").write_text("old")
+    (tmp_path / "other").write_text("other")
+    order: list[str] = []
+    replace = Path.replace
+
+    def note(self: Path, target: Path) -> Path:
+        order.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    with staged_files(tmp_path, last=".weights") as staging:
+        for name in ("a.weights", "b.json", "c.json"):
+            (staging / name).write_text("new")
+        assert (tmp_path / "b.json").read_text() == "old"
+    assert order == ["b.json", "c.json", "a.weights"]
+    assert names(tmp_path) == ["a.weights", "b.json", "c.json", "other"]
+    assert (tmp_path / "b.json").read_text() == "new"
+
+
+def test_staged_files_of_a_failed_block_never_come(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), staged_files(tmp_path) as staging:
+        (staging / "a").write_text("new")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"

@@ -63,10 +63,19 @@ class Sink:
     """A checkpoint sink that remembers what it was asked to save."""
 
     saved: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    told: int = 0
+    waited: int = 0
 
-    def save(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+    def save(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         self.saved.append((progress.step, dict(metrics)))
-        return f"step-{progress.step}"
+
+    def sealed(self) -> list[tuple[int, str]]:
+        new = self.saved[self.told :]
+        self.told = len(self.saved)
+        return [(step, f"step-{step}") for step, _ in new]
+
+    def wait(self) -> None:
+        self.waited += 1
 
 
 @dataclass
@@ -75,11 +84,17 @@ class Stop:
 
     after: int | None = None
     asked: int = 0
+    has_work: bool = False
+    wanted_checkpoints: int = 0
 
     @property
     def requested(self) -> bool:
         self.asked += 1
         return self.after is not None and self.asked > self.after
+
+    def take_checkpoint_request(self) -> bool:
+        wanted, self.wanted_checkpoints = self.wanted_checkpoints > 0, 0
+        return wanted
 
 
 @pytest.fixture

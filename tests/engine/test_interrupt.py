@@ -18,6 +18,7 @@ def test_first_signal_asks_second_stops(number: signal.Signals) -> None:
     told: list[str] = []
     before = signal.getsignal(number)
     with StopSignals(told.append) as stop:
+        stop.has_work = True
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
@@ -57,13 +58,25 @@ def test_inert_outside_the_main_thread() -> None:
 
 
 def test_with_nothing_to_lose_the_first_signal_stops_at_once():
-    work: list[int] = []
     told: list[str] = []
-    with StopSignals(told.append, lambda: bool(work)) as stop:
+    with StopSignals(told.append) as stop:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert not stop.requested
-        work.append(1)
+        stop.has_work = True
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
     assert told == ["SIGINT"]
+
+
+def test_sigusr1_asks_for_one_checkpoint_and_for_no_stop():
+    told: list[str] = []
+    before = signal.getsignal(signal.SIGUSR1)
+    with StopSignals(told.append) as stop:
+        assert not stop.take_checkpoint_request()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert not stop.requested
+        assert stop.take_checkpoint_request()
+        assert not stop.take_checkpoint_request()
+    assert told == ["SIGUSR1"]
+    assert signal.getsignal(signal.SIGUSR1) is before

@@ -15,14 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from luthier.batches.collate import causal_lm_collate
 from luthier.contracts.counting import count_rows, count_supervised, count_tokens
-from luthier.contracts.training import LossSum, Progress
+from luthier.contracts.training import Accumulation, LossSum, Progress, StopAskedError
 from luthier.core.errors import RunError
-from luthier.engine.loop import evaluate, remember_best, train, training_step
+from luthier.engine.guards import DivergedError, Event, Guards
+from luthier.engine.loop import add_gradients, evaluate, remember_best, train, training_step
 from luthier.engine.meter import Meter
 from luthier.engine.precision import Precision, choose_precision
 from luthier.engine.settings import (
     AdafactorOptimizer,
     AdamWOptimizer,
+    GuardSettings,
     ScheduleSettings,
     TrainingSettings,
 )
@@ -189,6 +191,10 @@ def test_gradient_checkpointing_changes_no_bit(
     assert len(calls) == 2, "the layer was not computed again, so nothing was checkpointed"
 
 
+def strict() -> Guards:
+    return Guards(GuardSettings(max_nonfinite_steps=0))
+
+
 class Spoiled(SupervisedFineTuning):
     """Gives a loss, or a gradient, that is no number from the second step on."""
 
@@ -212,7 +218,9 @@ def test_a_step_that_is_no_number_is_not_taken(
 ) -> None:
     monkeypatch.setattr(Spoiled, "what", what)
     monkeypatch.setattr(Spoiled, "calls", 0)
-    training = make_training(objective=Spoiled(), sink=sink, save_every=1, observers=(recorder,))
+    training = make_training(
+        objective=Spoiled(), sink=sink, save_every=1, observers=(recorder,), guards=strict()
+    )
     good = make_training(max_steps=1, rows=None)
     train(good)
     with pytest.raises(RunError, match=f"the {what} of step 2 is nan; the step was not taken"):
@@ -220,7 +228,6 @@ def test_a_step_that_is_no_number_is_not_taken(
     assert_equal_weights(training.model, good.model)
     assert_equal_states(training.optimizer, good.optimizer)
     assert [step for step, _ in sink.saved] == [1]
-    assert training.progress.step == 1
     assert recorder.of("end") == []
 
 
@@ -231,6 +238,7 @@ def test_a_step_left_out_on_the_device_changes_nothing_and_is_told_later(
     monkeypatch.setattr(Spoiled, "what", "loss")
     monkeypatch.setattr(Spoiled, "calls", 0)
     deferred: dict[str, Any] = {"update": StepWhereFinite(), "logging_steps": 4, "max_steps": 4}
+    deferred["guards"] = strict()
     training = make_training(**deferred, objective=Spoiled(), sink=sink, observers=(recorder,))
     good = make_training(max_steps=1)
     train(good)
@@ -254,6 +262,7 @@ def test_nothing_is_evaluated_or_saved_before_the_steps_are_looked_at(
         "update": StepWhereFinite(),
         "logging_steps": 100,
         "sink": sink,
+        "guards": strict(),
         "evaluator": lambda model: evaluated.append(model) or {"eval_loss": 1.0},
         due: 3,
     }
@@ -335,7 +344,7 @@ def test_a_step_on_a_gpu_is_deferred(make_training: Make, make_model: Make) -> N
     torch.cuda.set_sync_debug_mode("error")
     try:
         training.update.take(
-            2, training.optimizer, training.precision, outcome.loss_total, outcome.grad_norm
+            training.optimizer, training.precision, outcome.loss_total, outcome.grad_norm
         )
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -446,6 +455,143 @@ def test_going_on_reads_no_row_twice(make_training: Make, make_model: Make) -> N
     train(replace(second, eval_on_start=True, evaluator=None))
     assert_equal_weights(straight.model, second.model)
     assert second.progress.epoch == straight.progress.epoch
+
+
+class SpoiledAt:
+    """An objective that gives a loss that is no number at the calls that are named."""
+
+    def __init__(self, *calls: int) -> None:
+        self.inner, self.bad, self.calls = SupervisedFineTuning(), calls, 0
+
+    def weight(self, batch: Any) -> torch.Tensor:
+        return self.inner.weight(batch)
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        self.calls += 1
+        loss = self.inner(model, batch)
+        return replace(loss, total=loss.total * math.nan) if self.calls in self.bad else loss
+
+
+@pytest.mark.parametrize("update", [ReadThenStep(), StepWhereFinite()])
+def test_bad_steps_are_passed_over_and_recorded(
+    make_training: Make, new_recorder: Any, update: Any
+) -> None:
+    """Steps 2 and 3 of 5 give no number: the run is the one that was told to pass over them."""
+    events: list[Event] = []
+    recorder = new_recorder()
+    options: dict[str, Any] = {"max_steps": 5, "logging_steps": 5, "update": update}
+    found = make_training(
+        objective=SpoiledAt(2, 3),
+        guards=Guards(record=events.append),
+        observers=(recorder,),
+        **options,
+    )
+    told = make_training(guards=Guards(pass_over={2, 3}), **options)
+    train(found)
+    train(told)
+    assert_equal_weights(found.model, told.model)
+    assert [(event.kind, event.step) for event in events] == [("nonfinite", 2), ("nonfinite", 3)]
+    assert all(len(event.rows) == 2 for event in events)
+    assert set(events[0].rows).isdisjoint(events[1].rows)
+    (log,) = recorder.of("log")
+    assert log.metrics["skipped_steps"] == 2
+    assert math.isfinite(log.metrics["loss"])
+    assert found.progress.step == 5
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run(make_training: Make) -> None:
+    settings = GuardSettings(max_nonfinite_steps=1)
+    message = r"step 4 is nan; .* nor was the one before it"
+    with pytest.raises(DivergedError, match=message) as caught:
+        train(make_training(objective=SpoiledAt(1, 3, 4), guards=Guards(settings)))
+    assert caught.value.first_step == 3
+    assert caught.value.pass_over == (2, 3, 4)
+
+
+def test_a_stop_inside_a_step_leaves_what_is_done_of_it(
+    make_training: Make, sink: Any, stop_after: Any
+) -> None:
+    """Steps of 4 micro-batches; the stop comes when 2 of the second step's are done."""
+    options: dict[str, Any] = {"batch_size": 1, "accumulation": 4, "max_steps": 4}
+    straight = make_training(**options)
+    train(straight)
+    # Asked before the run, 3 times inside of each step (never before its first), after each step.
+    stop = stop_after(1 + 4 + 1)
+    stopped = make_training(**options, sink=sink, stop=stop)
+    progress = train(stopped)
+    assert progress.step == 1
+    assert stopped.accumulation.num_done == 2
+    assert sink.saved == [(1, {})]
+    assert sink.waited == 1
+    assert stop.has_work
+    resumed = make_training(model=stopped.model, **options)
+    resumed.optimizer.load_state_dict(copy.deepcopy(stopped.optimizer.state_dict()))
+    resumed.batches.set_state(stopped.batches.get_state())
+    resumed.progress.step = 1
+    resumed = replace(resumed, accumulation=stopped.accumulation)
+    train(resumed)
+    assert_equal_weights(straight.model, resumed.model)
+    assert resumed.accumulation == Accumulation()
+
+
+def test_a_passed_over_step_drops_what_was_done_of_it(make_training: Make) -> None:
+    training = make_training(batch_size=1, accumulation=4, guards=Guards(pass_over={1}))
+    before = weights_of(training.model)
+    windows = training.batches.windows()
+    window = next(windows)
+    add_gradients(training, window[:2], 10.0, training.accumulation)
+    outcome = training_step(training, window)
+    assert (outcome.num_rows, outcome.loss_weight) == (0, 0.0)
+    assert all(torch.equal(p, before[n]) for n, p in training.model.named_parameters())
+    assert training.accumulation.num_done == 0
+
+
+def test_sigusr1_saves_and_goes_on(make_training: Make, sink: Any, stop_after: Any) -> None:
+    stop = stop_after(None)
+    stop.wanted_checkpoints = 1
+    progress = train(make_training(max_steps=3, sink=sink, stop=stop))
+    assert progress.step == 3
+    assert [step for step, _ in sink.saved] == [1]
+
+
+def test_a_stop_gives_up_an_evaluation_and_the_next_start_makes_it(
+    make_training: Make, sink: Any, recorder: Any
+) -> None:
+    def given_up(model: Any) -> dict[str, float]:
+        raise StopAskedError
+
+    stopped = make_training(max_steps=2, sink=sink, eval_every=2, save_every=2, evaluator=given_up)
+    progress = train(stopped)
+    assert (progress.step, progress.evaluation_is_due, progress.finished) == (2, True, False)
+    assert sink.saved == [(2, {})]
+    resumed = make_training(
+        max_steps=2,
+        sink=sink,
+        eval_every=2,
+        save_every=2,
+        evaluator=lambda model: {"eval_loss": 1.5},
+        observers=(recorder,),
+    )
+    resumed.progress.step, resumed.progress.evaluation_is_due = 2, True
+    progress = train(resumed)
+    assert progress.finished
+    assert sink.saved[1:] == [(2, {"eval_loss": 1.5})]
+    assert [record.step for record in recorder.of("evaluation")] == [2]
+    assert recorder.of("step") == []
+
+
+def test_a_run_that_no_longer_improves_ends(make_training: Make, sink: Any) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.25, 1.0])
+    progress = train(
+        make_training(
+            eval_every=1,
+            sink=sink,
+            guards=Guards(GuardSettings(early_stopping_patience=2)),
+            evaluator=lambda model: {"eval_loss": next(losses)},
+        )
+    )
+    assert (progress.step, progress.ended_early, progress.finished) == (4, True, True)
+    assert sink.saved == [(4, {"eval_loss": 2.25})]
 
 
 def test_evaluation_on_start_only_at_the_start(make_training: Make, recorder: Any) -> None:

@@ -235,7 +235,7 @@ def gradients(limit_bytes):
     if limit_bytes:
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + limit_bytes, resource.RLIM_INFINITY))
-    micro_batches.retry(compute, optimizer)
+    micro_batches.retry(compute, optimizer.zero_grad)
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return sizes, [p.grad for p in model.parameters()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import replace
@@ -9,7 +10,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from luthier.core.errors import RunError
 from luthier.engine.meter import Meter, StepOutcome, memory_bytes
 
 
@@ -74,22 +74,41 @@ def test_settling_fetches_each_step_once() -> None:
     assert (metrics["loss"], metrics["grad_norm"]) == (1.5, 1.5)
 
 
-@pytest.mark.parametrize(("loss", "norm", "what"), [(math.nan, 1.0, "loss"), (1.0, math.inf, "gr")])
-def test_a_step_that_was_not_taken_is_reported_when_it_is_read(
-    loss: float, norm: float, what: str
-) -> None:
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf)])
+def test_a_step_that_was_not_taken_is_counted_and_left_out(loss: float, norm: float) -> None:
     meter = Meter()
     meter.add(outcome(1.0, 1.0, step=6))
     meter.add(replace(outcome(loss, 1.0, step=7), grad_norm=torch.tensor(norm)))
-    meter.add(outcome(1.0, 1.0, step=8))
-    with pytest.raises(RunError, match=f"the {what}.* of step 7 is (nan|inf); the step was not"):
-        meter.read()
+    meter.add(outcome(5.0, 1.0, step=8))
+    settled = meter.settle()
+    assert [step.step for step, _, _ in settled] == [6, 7, 8]
+    assert str(settled[1][1:]) == str((loss, norm))
+    metrics = meter.read()
+    assert (metrics["loss"], metrics["grad_norm"], metrics["skipped_steps"]) == (3.0, 3.0, 1.0)
 
 
-def test_a_scaled_gradient_may_overflow() -> None:
-    meter = Meter(may_overflow=True)
-    meter.add(replace(outcome(1.0, 1.0), grad_norm=torch.tensor(math.inf)))
-    assert meter.read()["grad_norm"] == math.inf
+def test_a_log_of_nothing_but_such_steps_has_no_loss() -> None:
+    meter = Meter()
+    meter.add(outcome(math.nan, 1.0))
+    metrics = meter.read()
+    assert (metrics["loss"], metrics["grad_norm"], metrics["skipped_steps"]) == (0.0, 0.0, 1.0)
+
+
+def test_the_state_holds_the_steps_of_an_unfinished_line() -> None:
+    """A checkpoint between two lines: the resumed run's next line is the uninterrupted one's."""
+    straight, stopped, resumed = Meter(), Meter(), Meter()
+    first, second = outcome(1.1, 3.0, tokens=7, step=4), outcome(2.3, 5.0, tokens=9, step=5)
+    for meter in (straight, stopped):
+        meter.add(first)
+        meter.add(replace(outcome(1.0, 1.0, step=4), loss_total=torch.tensor(math.nan)))
+        meter.settle()
+    resumed.set_state(json.loads(json.dumps(stopped.get_state(), allow_nan=False)))
+    for meter in (straight, resumed):
+        meter.add(second)
+    expected, found = straight.read(), resumed.read()
+    for name in ("loss", "grad_norm", "learning_rate", "skipped_steps"):
+        assert found[name] == expected[name]
+    assert resumed.get_state()["steps"] == []
 
 
 def test_memory_is_the_gpus_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

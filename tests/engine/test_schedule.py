@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
+from luthier.contracts.training import Progress
 from luthier.engine.schedule import build_schedule, cadence, count_steps, is_due
 from luthier.engine.settings import ScheduleSettings
 
@@ -73,12 +74,26 @@ def test_count_steps(epochs: float, per_epoch: int, max_steps: int | None, expec
 
 @pytest.mark.parametrize(
     ("strategy", "steps", "expected"),
-    [("no", None, None), ("auto", None, 7), ("auto", 3, 3), ("steps", 3, 3), ("epoch", None, 7)],
+    [
+        ("no", None, None),
+        ("auto", None, "epoch"),
+        ("auto", 3, 3),
+        ("steps", 3, 3),
+        ("epoch", None, "epoch"),
+    ],
 )
-def test_cadence(strategy: str, steps: int | None, expected: int | None) -> None:
-    assert cadence(strategy, steps, steps_per_epoch=7) == expected
+def test_cadence(strategy: str, steps: int | None, expected: Any) -> None:
+    assert cadence(strategy, steps) == expected
 
 
 def test_is_due_every_so_many_steps_and_at_the_end() -> None:
-    assert [step for step in range(1, 12) if is_due(step, 3, 11)] == [3, 6, 9, 11]
-    assert not any(is_due(step, None, 11) for step in range(1, 12))
+    progress = [Progress(step=step, num_steps=11) for step in range(1, 12)]
+    assert [p.step for p in progress if is_due(p, 3)] == [3, 6, 9, 11]
+    assert not any(is_due(p, None) for p in progress)
+
+
+def test_epochs_end_where_the_data_says_so() -> None:
+    """The first epoch has 3 steps, the second 4, of the third one is wanted."""
+    epochs = [1 / 3, 2 / 3, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25]
+    progress = [Progress(n, num_steps=8, epoch=epoch) for n, epoch in enumerate(epochs, start=1)]
+    assert [p.step for p in progress if is_due(p, "epoch")] == [3, 7, 8]

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from luthier.batches.collate import CausalLMCollator
+from luthier.batches.loading import make_loader
 from luthier.batches.sampling import EpochBatchSampler, epoch_batches
 from luthier.batches.settings import BatchSettings
-from luthier.batches.stream import make_loader
 from luthier.contracts.training import Progress
 from luthier.core.errors import RunError
 from luthier.engine.loop import train

@@ -137,6 +137,7 @@ class StopAfter:
     """Asks to stop once a step is done; implements `StopRequest`. No step: never."""
 
     def __init__(self, screen: Recorder, step: int | None = None) -> None:
+        self.has_work = False
         self._screen = screen
         self._step = step
 
@@ -144,6 +145,9 @@ class StopAfter:
     def requested(self) -> bool:
         done = self._screen.steps[-1].step if self._screen.steps else 0
         return self._step is not None and done >= self._step
+
+    def take_checkpoint_request(self) -> bool:
+        return False
 
 
 @dataclass

@@ -7,23 +7,26 @@ from pathlib import Path
 import pytest
 
 from luthier.checkpoints.manifest import seal
-from luthier.core.errors import RunError
+from luthier.core.errors import RunError, SettingsError
 from luthier.recipes.config_file import Entry
 from luthier.recipes.config_resolve import resolve
-from luthier.recipes.resume import find_checkpoint, refuse_other_run, run_fingerprint
+from luthier.recipes.resume import find_checkpoint, run_fingerprint, settle_differences
 from luthier.recipes.run_config import RunConfig
 
 
 def config_of(**values: object) -> RunConfig:
-    values = {"model_name_or_path": "m", **values}
+    values = {"model_name_or_path": "m", "packing": False, **values}
     return resolve((), [Entry(name, value, "test") for name, value in values.items()]).config
 
 
-def make_checkpoint(run: Path, step: int, fingerprint: dict[str, str] | None = None) -> Path:
+def make_checkpoint(
+    run: Path, step: int, fingerprint: dict[str, str] | None = None, loss: float | None = None
+) -> Path:
     folder = run / "checkpoints" / f"step-{step:06d}"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{}", encoding="utf-8")
-    seal(folder, {"step": step, "metrics": {}, "fingerprint": fingerprint or {}})
+    metrics = {} if loss is None else {"eval_loss": loss}
+    seal(folder, {"step": step, "metrics": metrics, "fingerprint": fingerprint or {}})
     return folder
 
 
@@ -110,6 +113,8 @@ def fingerprint(precision: str = "fp32", data: str = "d", **values: object) -> d
         {"gradient_accumulation_steps": 2},
         {"per_device_train_batch_size": "auto"},
         {"group_by_length": True},
+        {"packing": "padding_free"},
+        {"packing": True},
         {"finetuning_type": "full"},
         {"lora_rank": 4},
         {"lora_target": ["q_proj"]},
@@ -126,7 +131,7 @@ def test_what_the_weights_depend_on_must_be_the_same(tmp_path: Path, change: dic
     name = next(iter(change))
     message = rf"step-000003: this checkpoint was made with other settings: .*{name}.* -> .*\n  Use"
     with pytest.raises(RunError, match=message):
-        refuse_other_run(saved, fingerprint(**change))  # type: ignore[arg-type]
+        settle_differences(saved, fingerprint(**change), [])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -148,14 +153,14 @@ def test_what_the_weights_depend_on_must_be_the_same(tmp_path: Path, change: dic
 )
 def test_what_changes_no_weight_may_differ(tmp_path: Path, change: dict[str, object]):
     saved = make_checkpoint(tmp_path, 3, fingerprint())
-    refuse_other_run(saved, fingerprint(**change))  # type: ignore[arg-type]
+    settle_differences(saved, fingerprint(**change), [])  # type: ignore[arg-type]
 
 
 def test_each_difference_is_named_with_both_values(tmp_path: Path):
     saved = make_checkpoint(tmp_path, 3, fingerprint())
     message = r"other settings: data \(files, .*\): d -> e; learning_rate: 2e-05 -> 0\.1; seed: 42"
     with pytest.raises(RunError, match=message):
-        refuse_other_run(saved, fingerprint(data="e", seed=1, learning_rate=0.1))
+        settle_differences(saved, fingerprint(data="e", seed=1, learning_rate=0.1), [])
 
 
 def test_a_setting_that_is_not_used_is_no_difference(tmp_path: Path):
@@ -163,4 +168,44 @@ def test_a_setting_that_is_not_used_is_no_difference(tmp_path: Path):
     assert "train_batch_size" not in fingerprint()
     saved = make_checkpoint(tmp_path, 3, fingerprint(**auto))  # type: ignore[arg-type]
     with pytest.raises(RunError, match="other settings: train_batch_size: 16 -> 8"):
-        refuse_other_run(saved, fingerprint(train_batch_size=8, **auto))  # type: ignore[arg-type]
+        settle_differences(saved, fingerprint(train_batch_size=8, **auto), [])  # type: ignore[arg-type]
+
+
+def test_latest_and_best_are_names(tmp_path: Path):
+    best = make_checkpoint(tmp_path, 3, loss=1.0)
+    latest = make_checkpoint(tmp_path, 7, loss=2.0)
+    assert find(tmp_path, "best") == best
+    assert find(tmp_path, "latest") == latest
+    (tmp_path / "new").mkdir()
+    with pytest.raises(RunError, match="there is no good checkpoint to go on from"):
+        find(tmp_path / "new", "best")
+
+
+def test_a_change_that_is_allowed_is_taken_and_told(tmp_path: Path):
+    saved = make_checkpoint(tmp_path, 3, fingerprint())
+    today = fingerprint(seed=1, learning_rate=0.1)
+    notices = settle_differences(saved, today, ["seed", "learning_rate", "weight_decay"])
+    assert [str(notice) for notice in notices] == [
+        "learning_rate: 2e-05 -> 0.1 (allow_change)",
+        "seed: 42 -> 1 (allow_change)",
+    ]
+    message = r"other settings: learning_rate: .*\n  .* all the same: --allow_change learning_rate"
+    with pytest.raises(RunError, match=message):
+        settle_differences(saved, today, ["seed"])
+
+
+def test_what_the_tensors_belong_to_can_not_be_allowed(tmp_path: Path):
+    saved = make_checkpoint(tmp_path, 3, fingerprint())
+    today = fingerprint(lora_rank=4)
+    with pytest.raises(RunError) as refused:
+        settle_differences(saved, today, [])
+    assert "allow_change" not in str(refused.value)
+    with pytest.raises(SettingsError, match="allow_change: lora_rank can't change on the way"):
+        settle_differences(saved, today, ["lora_rank"])
+
+
+def test_a_name_that_nothing_depends_on_is_refused(tmp_path: Path):
+    saved = make_checkpoint(tmp_path, 3, fingerprint())
+    message = "allow_change: sead is nothing that .*\\n  Did you mean seed"
+    with pytest.raises(SettingsError, match=message):
+        settle_differences(saved, fingerprint(), ["sead"])

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luthier.core.errors import RunError
+from luthier.core.lock import LOCK
 from luthier.recipes import run_folder
 from luthier.recipes.config_file import Entry
 from luthier.recipes.config_resolve import resolve, resolve_file
@@ -17,6 +18,7 @@ from luthier.recipes.run_config import RunConfig
 from luthier.recipes.run_folder import (
     clear_earlier_run,
     open_run_folder,
+    remove_unfinished,
     replaces_earlier_run,
     settings_of,
     write_run_yaml,
@@ -143,8 +145,27 @@ def test_a_folder_that_can_not_be_made(tmp_path: Path):
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path):
     folder = make_run(tmp_path / "out")
     (folder / "checkpoints" / ".staging-step-000002-abc").mkdir()
-    open_run_folder(config_of(output_dir=str(folder), resume_from_checkpoint=True))
+    (folder / ".staging-files-1234").mkdir()
+    (folder / ".staging-files-1234" / "model.safetensors").touch()
+    (folder / ".staging-manifest.json-77").touch()
+    remove_unfinished(folder)
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-000001"]
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "run.yaml"]
+
+
+def test_a_lock_alone_is_no_use_of_a_folder(tmp_path: Path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / LOCK).touch()
+    assert open_run_folder(config_of(output_dir=str(folder))) == folder
+    clear_earlier_run(folder)
+    assert (folder / LOCK).exists(), "the lock is held while an earlier run is removed"
+
+
+@pytest.mark.parametrize("name", ["latest", "best"])
+def test_a_run_goes_on_in_its_folder_by_name_too(tmp_path: Path, name: str):
+    folder = make_run(tmp_path / "out")
+    assert open_run_folder(config_of(output_dir=str(folder), resume_from_checkpoint=name)) == folder
 
 
 def test_run_yaml_says_what_it_is_and_leaves_out_what_is_done_once(tmp_path: Path):

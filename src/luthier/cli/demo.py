@@ -38,7 +38,7 @@ def run(*, output_dir: str, model: str | None) -> None:
     quiet_libraries()
     with (
         TrainScreen(console) as screen,
-        StopSignals(screen.stopping, lambda: screen.has_trained) as stop,
+        StopSignals(screen.signalled) as stop,
     ):
         result = run_demo(output_dir, model, screen, stop)
     if not isinstance(result, DemoResult):

@@ -33,7 +33,6 @@ class TrainScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self.has_trained = False
         self._status: Status | None = None
         self._latest: dict[str, float] = {}
 
@@ -73,9 +72,14 @@ class TrainScreen:
         """Print a substitution or warning in one line."""
         self._console.print(Text.assemble(("note  ", "yellow"), str(notice)), soft_wrap=True)
 
-    def stopping(self, signal_name: str) -> None:
+    def signalled(self, signal_name: str) -> None:
         """Say that a signal arrived and what happens now."""
-        self.say(f"{signal_name}: writing a checkpoint after this step. Once more stops at once.")
+        if signal_name == "SIGUSR1":
+            self.say("SIGUSR1: writing a checkpoint after this step, and going on.")
+            return
+        self.say(
+            f"{signal_name}: writing a checkpoint after this micro-batch. Once more stops at once."
+        )
 
     def corpus(self, corpus: PreparedCorpus) -> None:
         """Print what the corpus steps left, and where the data card is."""
@@ -140,7 +144,6 @@ class TrainScreen:
 
     def on_step(self, record: StepRecord) -> None:
         """Move the progress line on."""
-        self.has_trained = True
         self._latest.update(record.metrics)
         if self._bar is not None:
             self._bar.update(

@@ -29,16 +29,17 @@ def print_summary(console: Console, result: TrainResult, args: Sequence[str]) ->
     if first and last and first["step"] < last["step"]:
         console.print(_before_after(first, last))
     if result.finished:
+        early = f" of {progress.num_steps:,}, ended early" if progress.ended_early else ""
         console.print(
             f"[bold green]Done[/] in {format_seconds(result.seconds)}: "
-            f"{progress.step:,} steps, {progress.num_supervised_seen:,} tokens taught."
+            f"{progress.step:,} steps{early}, {progress.num_supervised_seen:,} tokens taught."
         )
         _print_exactly(console, f"  model   {result.folder}")
         _print_exactly(console, f"  talk    luthier chat {shlex.quote(str(result.folder))}")
         return
-    words = drop_flags(args, ("overwrite_output_dir", "resume_from_checkpoint"))
+    words = drop_flags(args, ("overwrite_output_dir", "resume_from_checkpoint", "allow_change"))
     command = f"luthier train {shlex.join(words)}"
-    if progress.step == 0:
+    if not result.can_go_on:
         console.print("[bold yellow]Stopped[/] before the first step; there is no checkpoint.")
         _print_exactly(console, f"  again   {command} --overwrite_output_dir")
         return

@@ -30,7 +30,7 @@ def run(args: Sequence[str]) -> None:
 
     quiet_libraries()
     with TrainScreen(console) as screen, ExitStack() as signals:
-        stop = StopSignals(screen.stopping, lambda: screen.has_trained)
+        stop = StopSignals(screen.signalled)
         if resolved.config.run.trainer == "luthier":
             # The Trainer writes no checkpoint: there, Ctrl-C ends the command at once.
             signals.enter_context(stop)

@@ -127,12 +127,21 @@ class Rejection:
 
 @dataclass(slots=True)
 class Corpus:
-    """Conversations that were read, and an account of the rows that were not kept."""
+    """Conversations that were read, and an account of the rows that were not kept.
+
+    Attributes:
+        conversations: In the order of sources and rows.
+        rejections: The rows that left, with the reason.
+        num_rows_read: Both together.
+        formats: How many rows were of which format.
+        unused: For each field that nothing was read from, how many rows have it filled.
+    """
 
     conversations: list[Conversation] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     num_rows_read: int = 0
     formats: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
 
     def num_dropped(self) -> dict[str, int]:
         """Return how many rows left for each reason, most frequent first."""

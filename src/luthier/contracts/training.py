@@ -71,6 +71,14 @@ class BatchSource(Protocol):
         """Yield windows for ever, from where the state stands, epoch after epoch."""
         ...
 
+    def window_rows(self) -> Sequence[int]:
+        """Return the numbers of the prepared rows of the window that was handed out last."""
+        ...
+
+    def take_back(self) -> None:
+        """Count the window that was handed out last as not handed out: its step was not done."""
+        ...
+
     def get_state(self) -> dict[str, Any]:
         """Return the position as plain JSON: what has been handed out AND trained on."""
         ...
@@ -82,7 +90,12 @@ class BatchSource(Protocol):
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come. Plain numbers, saved with each checkpoint."""
+    """How far a run has come. Plain numbers, saved with each checkpoint.
+
+    Attributes:
+        evaluation_is_due: The newest step is done, and the evaluation after it was given up.
+        ended_early: The validation loss no longer falls, and the rest of the steps is not taken.
+    """
 
     step: int = 0
     num_steps: int = 0
@@ -91,6 +104,33 @@ class Progress:
     num_supervised_seen: int = 0
     num_rows_seen: int = 0
     best_eval_loss: float | None = None
+    evaluation_is_due: bool = False
+    ended_early: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, and the evaluation that comes after it."""
+        is_last = self.step >= self.num_steps or self.ended_early
+        return is_last and not self.evaluation_is_due
+
+
+@dataclass(slots=True)
+class Accumulation:
+    """The part of a step that is done: what a stop in the middle of its micro-batches leaves.
+
+    Their summed gradients stand in the parameters.
+
+    Attributes:
+        num_done: Micro-batches of the window under way that are in the gradients.
+        loss_total: Scalar tensor on the device: their summed loss; None before the first.
+    """
+
+    num_done: int = 0
+    loss_total: torch.Tensor | None = None
+
+    def clear(self) -> None:
+        """Forget it: the step is done, or is to be begun anew."""
+        self.num_done, self.loss_total = 0, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +170,26 @@ class Observer(Protocol):
         ...
 
 
+class StopAskedError(Exception):
+    """Somebody wants the run to stop, and what was under way was given up: it is to be redone."""
+
+
 class StopRequest(Protocol):
-    """Tells the loop that somebody wants it to stop."""
+    """Tells the loop that somebody wants it to stop.
+
+    Attributes:
+        has_work: Set by the loop once there is something that a checkpoint would save.
+    """
+
+    has_work: bool
 
     @property
     def requested(self) -> bool:
-        """Whether to checkpoint and stop after the step that is under way."""
+        """Whether to checkpoint and stop after the micro-batch that is under way."""
+        ...
+
+    def take_checkpoint_request(self) -> bool:
+        """Return whether somebody wants a checkpoint and training to go on, and forget it."""
         ...
 
 
@@ -143,13 +197,28 @@ class Evaluator(Protocol):
     """Measures a model; leaves it in training mode as it was."""
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
-        """Return metrics named `eval_...`, with `eval_loss` among them."""
+        """Return metrics named `eval_...`, with `eval_loss` among them.
+
+        Raises:
+            StopAskedError: It was given up.
+        """
         ...
 
 
 class CheckpointSink(Protocol):
     """Writes the state of a run so that it can go on from there."""
 
-    def save(self, progress: Progress, metrics: Mapping[str, float]) -> str:
-        """Write and seal one checkpoint and return its path."""
+    def save(self, progress: Progress, metrics: Mapping[str, float]) -> None:
+        """Write and seal one checkpoint, or copy all that belongs to it and write it meanwhile."""
+        ...
+
+    def sealed(self) -> Sequence[tuple[int, str]]:
+        """Return step and path of the checkpoints that were sealed since this was last asked.
+
+        Raises what the writing of one raised.
+        """
+        ...
+
+    def wait(self) -> None:
+        """Return once nothing is being written any more."""
         ...

@@ -73,6 +73,33 @@ def staged_folder(target: Path) -> Generator[Path]:
         raise
 
 
+@contextmanager
+def staged_files(folder: Path, *, last: str = "") -> Generator[Path]:
+    """Yield an empty folder, and move its files into `folder` if the block succeeds.
+
+    Each file is whole when it appears, and takes the place of one of its name. If the block fails,
+    `folder` is as it was.
+
+    Args:
+        folder: Where the files go.
+        last: Ending of the files that come last: whoever finds them finds the others.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / f"{STAGING_PREFIX}files-{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
+        _sync_tree(staging)
+        for file in sorted(staging.iterdir(), key=lambda file: file.name.endswith(last)):
+            file.replace(folder / file.name)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def remove_stale_staging(parent: Path) -> None:
     """Remove what killed processes left half-written, if nobody has touched it for a day.
 

@@ -19,6 +19,7 @@ import torch
 
 from luthier.contracts.counting import count_positions
 from luthier.contracts.notice import Notice
+from luthier.contracts.training import Accumulation
 from luthier.core.units import format_bytes
 from luthier.engine.loop import Training, add_gradients
 from luthier.engine.memory import (
@@ -134,7 +135,7 @@ def _fails(run: Training, batch: Batch, held_bytes: int) -> str | None:
 
 def _pass(run: Training, batch: Batch) -> None:
     # The gradients stay: from its second micro-batch on, a step holds them too.
-    add_gradients(run, [batch], count_positions(batch))
+    add_gradients(run, [batch], count_positions(batch), Accumulation())
 
 
 def _drop(run: Training) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from luthier.contracts.counting import count_rows, count_supervised, count_tokens
 from luthier.contracts.training import (
+    Accumulation,
     BatchSource,
     CheckpointSink,
     Evaluator,
@@ -22,13 +23,15 @@ from luthier.contracts.training import (
     Observer,
     Progress,
     StepRecord,
+    StopAskedError,
     StopRequest,
 )
+from luthier.engine.guards import Guards
 from luthier.engine.memory import MicroBatches
 from luthier.engine.meter import Meter, StepOutcome
 from luthier.engine.optimizer import set_learning_rate
 from luthier.engine.precision import Precision
-from luthier.engine.schedule import Schedule, is_due
+from luthier.engine.schedule import Every, Schedule, is_due
 from luthier.engine.update import ReadThenStep, Update
 
 if TYPE_CHECKING:
@@ -41,11 +44,15 @@ class Training:
 
     Attributes:
         rate: Learning rate as a function of finished steps.
-        eval_every: Steps between evaluations; None for never.
-        save_every: Steps between checkpoints; None for never.
-        stop: Asked after each step; a true answer means: checkpoint, then return.
+        eval_every: How often to evaluate.
+        save_every: How often to write a checkpoint.
+        stop: Asked between micro-batches and after each step; a true answer means: checkpoint,
+            then return.
         update: Takes a step if its numbers are finite; `choose_update` knows which way is best.
         micro_batches: Cuts a window to what fits the memory.
+        accumulation: What is done of the first step, where a run goes on in the middle of it.
+        guards: Judges the numbers of each step and of each evaluation.
+        meter: Holds the steps since the last line of the log.
     """
 
     model: torch.nn.Module
@@ -61,8 +68,11 @@ class Training:
     stop: StopRequest
     update: Update = field(default_factory=ReadThenStep)
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
-    eval_every: int | None = None
-    save_every: int | None = None
+    accumulation: Accumulation = field(default_factory=Accumulation)
+    guards: Guards = field(default_factory=Guards)
+    meter: Meter = field(default_factory=Meter)
+    eval_every: Every = None
+    save_every: Every = None
     eval_on_start: bool = False
     evaluator: Evaluator | None = None
     sink: CheckpointSink | None = None
@@ -73,43 +83,49 @@ def train(run: Training) -> Progress:
     """Train until the last step, or until somebody asks to stop.
 
     Returns:
-        The progress; `step < num_steps` means that the run was stopped and can go on.
+        The progress; if it is not `finished`, the run was stopped and can go on.
 
     Raises:
-        RunError: The loss or its gradient is not a finite number, or a row does not fit the memory.
-            That step was not taken. On a GPU it is found out when the next line of the log is
-            due, before an evaluation and before a checkpoint; the steps after it were taken.
+        DivergedError: Losses or gradients are not finite numbers, step after step. Those steps were
+            not taken. On a GPU it is found out when the next line of the log is due, before an
+            evaluation and before a checkpoint; the steps after them were taken.
+        RunError: A row does not fit the memory, or a checkpoint could not be written.
     """
-    progress = run.progress
-    meter = Meter(may_overflow=run.precision.scaler is not None)
+    progress, meter = run.progress, run.meter
     windows = run.batches.windows()
     run.model.train()
     _tell(run, lambda observer: observer.on_start(progress))
-    if run.eval_on_start and progress.step == 0:
+    is_owed = progress.evaluation_is_due
+    if run.eval_on_start and progress.step == 0 and progress.best_eval_loss is None:
         evaluate(run)
 
-    stopping = run.stop.requested
-    while progress.step < progress.num_steps and not stopping:
+    stopping = after_step(run) if is_owed else run.stop.requested
+    while progress.step < progress.num_steps and not stopping and not run.guards.wants_end:
         meter.start()
-        outcome = training_step(run, next(windows))
+        try:
+            outcome = training_step(run, next(windows))
+        except StopAskedError:
+            run.batches.take_back()
+            save(run, {})
+            break
         meter.add(outcome)
         advance(progress, outcome, run.batches.epochs_done())
-        known = {"loss": outcome.loss} if run.update.reads_each_step else {}
+        known = {}
+        if run.update.reads_each_step:
+            known = {"loss": outcome.loss}
+            settle(run)
         record = StepRecord(progress.step, progress.epoch, known)
         _tell(run, lambda observer, record=record: observer.on_step(record))
-        if is_due(progress.step, run.logging_steps, progress.num_steps):
+        if is_due(progress, run.logging_steps):
+            settle(run)
             log = StepRecord(progress.step, progress.epoch, meter.read())
             _tell(run, lambda observer, log=log: observer.on_log(log))
-        metrics: dict[str, float] = {}
-        if is_due(progress.step, run.eval_every, progress.num_steps):
-            meter.settle()
-            metrics = evaluate(run)
-        # Asked once a step: a signal between two questions would end the run unsaved.
-        stopping = run.stop.requested
-        if stopping or is_due(progress.step, run.save_every, progress.num_steps):
-            meter.settle()
-            save(run, metrics)
+        stopping = after_step(run)
 
+    progress.ended_early = run.guards.wants_end
+    if run.sink is not None:
+        run.sink.wait()
+        announce_checkpoints(run)
     _tell(run, lambda observer: observer.on_end(progress))
     return progress
 
@@ -129,16 +145,27 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
         window: Micro-batches of one step.
 
     Raises:
-        RunError: As `train`.
+        StopAskedError: Somebody asked to stop in the middle of the step. `run.accumulation` and the
+            gradients hold what is done of it.
+        RunError: A row does not fit the memory.
     """
+    step, done = run.progress.step + 1, run.accumulation
+    if step in run.guards.pass_over:
+        window = ()
+
+    def forget() -> None:
+        run.optimizer.zero_grad(set_to_none=True)
+        done.clear()
+
     weight = float(sum(run.objective.weight(batch) for batch in window))
     rate = run.rate(run.progress.step)
     set_learning_rate(run.optimizer, rate)
-    total = run.micro_batches.retry(lambda: add_gradients(run, window, weight), run.optimizer)
-    grad_norm = clip_gradients(run)
-    step = run.progress.step + 1
-    run.update.take(step, run.optimizer, run.precision, total, grad_norm)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.micro_batches.retry(lambda: add_gradients(run, window, weight, done), forget)
+    total = torch.zeros((), device=run.device) if done.loss_total is None else done.loss_total
+    grad_norm = clip_gradients(run) if window else torch.zeros((), device=run.device)
+    if window:
+        run.update.take(run.optimizer, run.precision, total, grad_norm)
+    forget()
     return StepOutcome(
         step=step,
         loss_total=total,
@@ -148,26 +175,38 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
         num_rows=sum(map(count_rows, window)),
         grad_norm=grad_norm,
         learning_rate=rate,
+        rows=run.batches.window_rows(),
     )
 
 
-def add_gradients(run: Training, window: Sequence[Batch], weight: float) -> torch.Tensor:
-    """Run the model forward and backward over a window, and return its summed loss.
+def add_gradients(
+    run: Training, window: Sequence[Batch], weight: float, done: Accumulation
+) -> None:
+    """Run the model forward and backward over a window, from where `done` stands.
 
     Args:
         run: What is trained.
         window: Micro-batches of one step.
         weight: What the loss is divided by before its gradient is taken.
+        done: Counts micro-batches and sums their losses; changed in place.
+
+    Raises:
+        StopAskedError: Somebody asked to stop between two micro-batches.
     """
-    total = torch.zeros((), device=run.device)
-    for batch in run.micro_batches.cut(window):
+    for number, batch in enumerate(run.micro_batches.cut(window), start=1):
+        if number <= done.num_done:
+            continue
+        if done.num_done and run.stop.requested:
+            raise StopAskedError
         on_device = {name: t.to(run.device, non_blocking=True) for name, t in batch.items()}
         with run.precision.autocast():
             loss = run.objective(run.model, on_device)
         # A window whose weights are all zero teaches nothing, and must not divide by zero.
         run.precision.backward(loss.total / max(weight, 1e-12))
-        total += loss.total.detach()
-    return total
+        total = loss.total.detach()
+        done.loss_total = total if done.loss_total is None else done.loss_total + total
+        done.num_done = number
+        run.stop.has_work = True
 
 
 def clip_gradients(run: Training) -> torch.Tensor:
@@ -187,12 +226,48 @@ def advance(progress: Progress, outcome: StepOutcome, epochs_done: float) -> Non
     progress.num_rows_seen += outcome.num_rows
 
 
+def after_step(run: Training) -> bool:
+    """Evaluate and save as far as it is due, and return whether somebody wants to stop."""
+    progress = run.progress
+    metrics: dict[str, float] = {}
+    progress.evaluation_is_due = False
+    if is_due(progress, run.eval_every):
+        settle(run)
+        metrics = evaluate(run)
+    # Asked once a step: a signal between two questions would end the run unsaved.
+    stopping = run.stop.requested
+    is_wanted = run.stop.take_checkpoint_request() or stopping or run.guards.wants_end
+    if is_wanted or is_due(progress, run.save_every):
+        save(run, metrics)
+    announce_checkpoints(run)
+    return stopping
+
+
+def settle(run: Training) -> None:
+    """Fetch the numbers of the steps that nobody has looked at yet, and judge them.
+
+    Raises:
+        DivergedError: As `train`.
+    """
+    for outcome, loss_total, grad_norm in run.meter.settle():
+        run.guards.see_step(outcome, loss_total, grad_norm)
+
+
 def evaluate(run: Training) -> dict[str, float]:
-    """Measure the model on the validation rows, remember the best loss, tell the observers."""
+    """Measure the model on the validation rows, remember the best loss, tell the observers.
+
+    Returns:
+        What was measured: nothing without validation rows, and where somebody asked to stop.
+    """
     if run.evaluator is None:
         return {}
-    metrics = run.evaluator(run.model)
+    try:
+        metrics = run.evaluator(run.model)
+    except StopAskedError:
+        run.progress.evaluation_is_due = True
+        return {}
     remember_best(run.progress, metrics)
+    run.guards.see_evaluation(run.progress.step, metrics["eval_loss"])
     record = StepRecord(run.progress.step, run.progress.epoch, metrics)
     _tell(run, lambda observer: observer.on_evaluation(record))
     return metrics
@@ -205,12 +280,17 @@ def remember_best(progress: Progress, metrics: Mapping[str, float]) -> None:
         progress.best_eval_loss = loss
 
 
-def save(run: Training, metrics: dict[str, float]) -> None:
+def save(run: Training, metrics: Mapping[str, float]) -> None:
     """Write a checkpoint that this exact point can be resumed from."""
-    if run.sink is None:
-        return
-    path = run.sink.save(run.progress, metrics)
-    _tell(run, lambda observer: observer.on_checkpoint(run.progress.step, path))
+    settle(run)
+    if run.sink is not None:
+        run.sink.save(run.progress, metrics)
+
+
+def announce_checkpoints(run: Training) -> None:
+    """Tell the observers which checkpoints were sealed meanwhile."""
+    for step, path in run.sink.sealed() if run.sink is not None else ():
+        _tell(run, lambda observer, step=step, path=path: observer.on_checkpoint(step, path))
 
 
 def _tell(run: Training, message: Callable[[Observer], Any]) -> None:

@@ -70,7 +70,7 @@ class MicroBatches:
             return [batch]
         return self._split(batch, max_positions)
 
-    def retry(self, compute: Callable[[], Result], optimizer: torch.optim.Optimizer) -> Result:
+    def retry(self, compute: Callable[[], Result], forget: Callable[[], None]) -> Result:
         """Compute a window's gradients, again with smaller micro-batches if memory runs out.
 
         The gradients that a failed try has left are dropped, and the random generators are put
@@ -78,7 +78,7 @@ class MicroBatches:
 
         Args:
             compute: Adds up the gradients over micro-batches that come from `cut`.
-            optimizer: Whose parameters' gradients are dropped.
+            forget: Drops the gradients and all else that is left of a failed try.
 
         Returns:
             What `compute` returned.
@@ -95,7 +95,7 @@ class MicroBatches:
                     raise
                 cause = str(error).partition("\n")[0]
             # Behind `except`: as long as the error lives, its traceback holds the activations.
-            optimizer.zero_grad(set_to_none=True)
+            forget()
             free_memory()
             set_random_states(random)
             self._halve(cause)

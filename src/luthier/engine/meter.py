@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
 
-from luthier.engine.update import read_together, refuse_divergence
+from luthier.engine.update import read_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class StepOutcome:
         num_rows: Rows of the window.
         grad_norm: Length of the gradient before clipping; a scalar on the device.
         learning_rate: The rate that the step used.
+        rows: Numbers of its prepared rows.
     """
 
     step: int
@@ -34,6 +38,7 @@ class StepOutcome:
     num_rows: int
     grad_norm: torch.Tensor
     learning_rate: float
+    rows: Sequence[int] = ()
 
     @property
     def loss(self) -> float:
@@ -44,18 +49,15 @@ class StepOutcome:
 class Meter:
     """Collects outcomes, and the time that the steps took, until `read` empties it.
 
+    Implements `Resumable`: a checkpoint may lie between two lines of the log.
+
     Losses and gradient lengths stay on the device until `settle` fetches those of all steps
     together. Only steps are timed (their data included): an evaluation between two steps does not
     make training look slower.
     """
 
-    def __init__(self, *, may_overflow: bool = False) -> None:
-        """Start empty.
-
-        Args:
-            may_overflow: As `refuse_divergence`.
-        """
-        self._may_overflow = may_overflow
+    def __init__(self) -> None:
+        """Start empty."""
         self._outcomes: list[StepOutcome] = []
         self._numbers: list[list[float]] = []
         self._seconds = 0.0
@@ -70,44 +72,78 @@ class Meter:
         self._seconds += time.perf_counter() - self._started_s
         self._outcomes.append(outcome)
 
-    def settle(self) -> None:
+    def settle(self) -> list[tuple[StepOutcome, float, float]]:
         """Fetch what the steps came to, and wait for them: theirs is the time that it takes.
 
-        Raises:
-            RunError: The loss or the gradient of a step is not finite. That step changed nothing.
+        Returns:
+            Of each step that was not fetched before: its outcome, summed loss, gradient's length.
         """
         steps = self._outcomes[len(self._numbers) :]
         if not steps:
-            return
+            return []
         self.start()
         numbers = read_together([(step.loss_total, step.grad_norm) for step in steps])
         self._seconds += time.perf_counter() - self._started_s
         self._numbers += numbers
-        for step, (loss, grad_norm) in zip(steps, numbers, strict=True):
-            refuse_divergence(step.step, loss, grad_norm, may_overflow=self._may_overflow)
+        return [(step, loss, norm) for step, (loss, norm) in zip(steps, numbers, strict=True)]
 
     def read(self) -> dict[str, float]:
         """Return means and rates since the last reading, and start anew.
 
         The loss is the sum of the losses over the sum of the weights: a token counts the same
-        whichever step it stood in.
-
-        Raises:
-            RunError: As `settle`.
+        whichever step it stood in. Steps whose numbers are not finite were not taken: they are
+        counted, as `skipped_steps`, and left out of the means.
         """
         self.settle()
         steps, numbers, seconds = self._outcomes, self._numbers, max(self._seconds, 1e-9)
-        weight = sum(s.loss_weight for s in steps)
+        taken = [
+            (step.loss_weight, loss, norm)
+            for step, (loss, norm) in zip(steps, numbers, strict=True)
+            if math.isfinite(loss) and math.isfinite(norm)
+        ]
+        weight = sum(weight for weight, _, _ in taken)
         self._outcomes, self._numbers, self._seconds = [], [], 0.0
-        return {
-            "loss": sum(loss for loss, _ in numbers) / weight if weight else 0.0,
+        metrics = {
+            "loss": sum(loss for _, loss, _ in taken) / weight if weight else 0.0,
             "learning_rate": steps[-1].learning_rate,
-            "grad_norm": sum(norm for _, norm in numbers) / len(steps),
+            "grad_norm": sum(norm for *_, norm in taken) / len(taken) if taken else 0.0,
             "tokens_per_second": sum(s.num_tokens for s in steps) / seconds,
             "supervised_tokens_per_second": sum(s.num_supervised for s in steps) / seconds,
             "seconds_per_step": seconds / len(steps),
             "memory_bytes": float(memory_bytes()),
         }
+        skipped = len(steps) - len(taken)
+        return metrics | ({"skipped_steps": float(skipped)} if skipped else {})
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the steps since the last reading, as far as they were fetched."""
+        fetched = zip(self._outcomes, self._numbers, strict=False)
+        steps = [
+            {
+                "step": step.step,
+                "loss_total": loss if math.isfinite(loss) else None,
+                "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+                "loss_weight": step.loss_weight,
+                "num_tokens": step.num_tokens,
+                "num_supervised": step.num_supervised,
+                "num_rows": step.num_rows,
+                "learning_rate": step.learning_rate,
+            }
+            for step, (loss, grad_norm) in fetched
+        ]
+        return {"seconds": self._seconds, "steps": steps}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self._seconds = state["seconds"]
+        self._outcomes, self._numbers = [], []
+        for step in state["steps"]:
+            # JSON has no NaN.
+            pair = [math.nan if step[n] is None else step[n] for n in ("loss_total", "grad_norm")]
+            loss_total, grad_norm = map(torch.tensor, pair)
+            known = step | {"loss_total": loss_total, "grad_norm": grad_norm}
+            self._outcomes.append(StepOutcome(**known))
+            self._numbers.append(pair)
 
 
 def memory_bytes() -> int:

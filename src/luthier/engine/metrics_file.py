@@ -24,7 +24,7 @@ class MetricsFile:
         """Drop records after the step that the run goes on from: they will be made again."""
         if self._path.exists():
             kept = [line for line in _whole_lines(self._path) if line["step"] <= progress.step]
-            if progress.step == 0:
+            if progress.step == 0 and progress.best_eval_loss is None:
                 kept = []
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
             write_text(self._path, text)

@@ -67,6 +67,11 @@ class Precision:
             self.scaler.step(optimizer)
             self.scaler.update()
 
+    def skip(self) -> None:
+        """Leave a step out after `unscale`."""
+        if self.scaler is not None:
+            self.scaler.update()
+
 
 def choose_precision(
     settings: TrainingSettings, device: torch.device

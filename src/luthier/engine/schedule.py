@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
+from luthier.contracts.training import Progress
 from luthier.engine.settings import ScheduleSettings
 
 Schedule = Callable[[int], float]
@@ -57,19 +59,30 @@ def count_steps(num_epochs: float, steps_per_epoch: int, max_steps: int | None) 
     return max(1, math.ceil(num_epochs * steps_per_epoch))
 
 
-def cadence(strategy: str, steps: int | None, steps_per_epoch: int) -> int | None:
-    """Return after how many steps something is due, or None for never.
+Every = int | Literal["epoch"] | None
+"""How often something comes: every so many steps, at each epoch's end, or never."""
+
+
+def cadence(strategy: str, steps: int | None) -> Every:
+    """Return how often something comes.
 
     Args:
         strategy: `auto`, `no`, `steps` or `epoch`.
         steps: The number that goes with `steps`, and that `auto` follows where it is given.
-        steps_per_epoch: Optimiser steps of one epoch.
     """
     if strategy == "no":
         return None
-    return steps if steps is not None else steps_per_epoch
+    return steps if steps is not None else "epoch"
 
 
-def is_due(step: int, every: int | None, num_steps: int) -> bool:
-    """Whether something that comes every so many steps, and at the end, comes now."""
-    return every is not None and (step % every == 0 or step == num_steps)
+def is_due(progress: Progress, every: Every) -> bool:
+    """Whether something that comes every so often, and at the end, comes now.
+
+    Epochs may have different numbers of steps, where rows are packed: their ends are seen by the
+    position in the data.
+    """
+    if every is None:
+        return False
+    if progress.step == progress.num_steps:
+        return True
+    return progress.epoch.is_integer() if every == "epoch" else progress.step % every == 0

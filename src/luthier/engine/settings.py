@@ -108,3 +108,25 @@ class TrainingSettings(Settings):
             if strategy in ("no", "epoch") and steps is not None:
                 raise ValueError(f"{action}_steps is not used by {action}_strategy: {strategy}")
         return self
+
+
+class GuardSettings(Settings):
+    """What is borne, and what is done, when a run's numbers go wrong."""
+
+    max_nonfinite_steps: int = Field(default=3, ge=0)
+    """Steps in a row whose loss or gradient may be no finite number; each is passed over, and its
+    rows are recorded. At one more the run goes back, or stops."""
+
+    max_rollbacks: int = Field(default=1, ge=0)
+    """Times that a run goes back to its last good checkpoint and passes over the rows that led
+    astray, before it stops."""
+
+    loss_spike_threshold: float = Field(default=10.0, ge=0.0)
+    """A step's loss is a spike if it lies so many median absolute deviations above the median of
+    the last 100 steps. 0 looks for none."""
+
+    on_loss_spike: Literal["warn", "rollback"] = "warn"
+    """At a spike: say so, or go back to the last good checkpoint and pass over its rows."""
+
+    early_stopping_patience: int | None = Field(default=None, gt=0)
+    """Evaluations without a lower validation loss after which the run ends."""

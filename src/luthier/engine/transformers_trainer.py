@@ -26,7 +26,7 @@ from luthier.contracts.training import Evaluator, Objective, Observer, Progress,
 from luthier.core.errors import RunError
 from luthier.engine.loop import remember_best
 from luthier.engine.meter import memory_bytes
-from luthier.engine.schedule import is_due
+from luthier.engine.schedule import Every, is_due
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
@@ -44,7 +44,7 @@ class ReferenceRun:
         arguments: Everything that is a TrainingArguments field.
         progress: Counted on.
         evaluator: Measures the model on the validation rows.
-        eval_every: Steps between evaluations; None for never.
+        eval_every: How often to evaluate.
     """
 
     model: Any
@@ -54,7 +54,7 @@ class ReferenceRun:
     arguments: Mapping[str, Any]
     progress: Progress
     evaluator: Evaluator | None = None
-    eval_every: int | None = None
+    eval_every: Every = None
     eval_on_start: bool = False
     observers: Sequence[Observer] = ()
 
@@ -127,7 +127,7 @@ class _ObserverBridge(TrainerCallback):
         progress.step, progress.epoch = state.global_step, float(state.epoch or 0.0)
         record = StepRecord(progress.step, progress.epoch)
         self._tell(lambda observer: observer.on_step(record))
-        if is_due(progress.step, int(args.logging_steps), state.max_steps):
+        if is_due(progress, int(args.logging_steps)):
             control.should_log = True  # The evaluation waits for it, as in luthier's own loop.
         else:
             self._evaluate_if_due()
@@ -143,7 +143,7 @@ class _ObserverBridge(TrainerCallback):
 
     def _evaluate_if_due(self) -> None:
         progress = self._run.progress
-        due = is_due(progress.step, self._run.eval_every, progress.num_steps)
+        due = is_due(progress, self._run.eval_every)
         if due and self._evaluated_step != progress.step:
             self._evaluated_step = progress.step
             self._evaluate()

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 
-from luthier.core.errors import RunError
 from luthier.engine.precision import Precision
 
 
@@ -28,36 +27,30 @@ class Update(Protocol):
 
     def take(
         self,
-        step: int,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         loss_total: torch.Tensor,
         grad_norm: torch.Tensor,
     ) -> None:
-        """Step the optimiser if the numbers are finite.
+        """Step the optimiser if the numbers are finite; else change nothing.
 
         Args:
-            step: Its number, from 1, for the error.
             optimizer: Over parameters that have their gradients.
             precision: Steps where there is a loss scaler.
             loss_total: Scalar.
             grad_norm: Scalar, the length before clipping.
-
-        Raises:
-            RunError: They are not finite; the step was not taken.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReadThenStep:
-    """Read the numbers at each step: any optimiser, and the error comes at once."""
+    """Read the numbers at each step: any optimiser."""
 
     reads_each_step: bool = True
 
     def take(
         self,
-        step: int,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         loss_total: torch.Tensor,
@@ -65,13 +58,16 @@ class ReadThenStep:
     ) -> None:
         """See `Update.take`."""
         ((loss, norm),) = read_together([(loss_total, grad_norm)])
-        refuse_divergence(step, loss, norm, may_overflow=precision.scaler is not None)
-        precision.step(optimizer)
+        # A scaler skips steps whose gradient overflowed by itself, and learns from them.
+        if math.isfinite(loss) and (math.isfinite(norm) or precision.scaler is not None):
+            precision.step(optimizer)
+        else:
+            precision.skip()
 
 
 @dataclass(frozen=True, slots=True)
 class StepWhereFinite:
-    """Let the optimiser's kernel leave the step out; `Meter` reads, and raises, later.
+    """Let the optimiser's kernel leave the step out; `Meter` reads the numbers later.
 
     Source: `found_inf` is how `torch.amp.GradScaler` tells a fused optimiser to change nothing.
     https://github.com/pytorch/pytorch/blob/v2.10.0/torch/amp/grad_scaler.py
@@ -81,13 +77,12 @@ class StepWhereFinite:
 
     def take(
         self,
-        step: int,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         loss_total: torch.Tensor,
         grad_norm: torch.Tensor,
     ) -> None:
-        """See `Update.take`; raises nothing."""
+        """See `Update.take`."""
         is_finite = torch.isfinite(loss_total) & torch.isfinite(grad_norm)
         fused: Any = optimizer
         fused.found_inf = (~is_finite).float()
@@ -117,25 +112,3 @@ def read_together(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[f
     """
     flat = [scalar.detach().float() for pair in pairs for scalar in pair]
     return torch.stack(flat).view(-1, 2).tolist()
-
-
-def refuse_divergence(step: int, loss: float, grad_norm: float, *, may_overflow: bool) -> None:
-    """Raise if a step's numbers are not finite.
-
-    Args:
-        step: Its number, from 1.
-        loss: The sum that was to be learnt from.
-        grad_norm: The gradient's length.
-        may_overflow: float16 gradients overflow now and then by design: the scaler skips the step.
-
-    Raises:
-        RunError: Names the step, and which of the two it was.
-    """
-    for what, value in (("loss", loss), ("gradient", grad_norm)):
-        is_expected = what == "gradient" and may_overflow
-        if not math.isfinite(value) and not is_expected:
-            raise RunError(
-                f"the {what} of step {step} is {value}; the step was not taken",
-                mend="Lower learning_rate or set max_grad_norm: 1.0. "
-                "The newest checkpoint is good: go on from it with --resume_from_checkpoint.",
-            )

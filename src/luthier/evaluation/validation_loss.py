@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from luthier.contracts.training import Objective
+from luthier.contracts.training import Objective, StopAskedError
 from luthier.engine.precision import Precision
 
 if TYPE_CHECKING:
@@ -29,17 +29,22 @@ class ValidationLoss:
         objective: Without label smoothing, so that the perplexity is a perplexity.
         precision: The precision that training computes in.
         device: Where the model is.
+        is_stopped: Asked before each batch: whether somebody wants to stop.
     """
 
     batches: Callable[[], Iterable[Batch]]
     objective: Objective
     precision: Precision
     device: torch.device
+    is_stopped: Callable[[], bool] = lambda: False
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
         """Return `eval_loss`, `eval_perplexity`, `eval_token_accuracy` and counts.
 
         The model goes back to the mode (training or not) that it was in.
+
+        Raises:
+            StopAskedError: Somebody wants to stop: it would take too long to finish.
         """
         started_s = time.perf_counter()
         was_training = model.training
@@ -49,6 +54,8 @@ class ValidationLoss:
         try:
             with torch.inference_mode():
                 for batch in self.batches():
+                    if self.is_stopped():
+                        raise StopAskedError
                     on_device = {name: t.to(self.device) for name, t in batch.items()}
                     with self.precision.autocast():
                         part = self.objective(model, on_device)

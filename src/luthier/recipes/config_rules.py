@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from luthier.corpus.sources import has_validation
+from luthier.engine.settings import GuardSettings
 from luthier.recipes.run_config import STEP_SETTINGS, RunConfig
 
 
@@ -68,7 +69,7 @@ _NEEDS_VALIDATION = "is set, and there are no validation rows"
 _GIVE_VALIDATION = "Give val_file, or val_size to cut some from the training data."
 _QUANTISED = "is for LoRA on a frozen base; quantised weights can't be trained themselves"
 _USE_LORA = "Set finetuning_type: lora, or take this setting out."
-_SAVING = ("save_steps", "save_total_limit")
+_SAVING = ("save_steps", "save_total_limit", "save_in_background", "on_full_disk")
 _NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
 _USE_LUTHIER = "Use trainer: luthier, or take this setting out."
 _ADAPTER_SHAPE = (
@@ -134,7 +135,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "packing",
-        _by_transformers,
+        lambda c: _by_transformers(c) and c.batches.packing is not False,
         "is set, and trainer: transformers trains on padded rows",
         _USE_LUTHIER,
     ),
@@ -189,6 +190,17 @@ RULES: tuple[Rule, ...] = (
         _by_transformers,
         "is set, and trainer: transformers has no exact resume",
         "Use trainer: luthier, whose checkpoints a run can go on from.",
+    ),
+    Rule(
+        "allow_change",
+        lambda c: c.checkpoints.resume_from_checkpoint is False,
+        "is set, and the run goes on from no checkpoint",
+        "Add --resume_from_checkpoint, or take it out.",
+    ),
+    Rule("early_stopping_patience", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),
+    *(
+        Rule(name, _by_transformers, "is set, and only luthier's own loop looks", _USE_LUTHIER)
+        for name in GuardSettings.model_fields
     ),
     *(Rule(name, _by_transformers, _NO_CHECKPOINTS, _USE_LUTHIER) for name in _SAVING),
     *(Rule(name, _has_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),

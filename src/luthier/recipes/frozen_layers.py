@@ -71,7 +71,7 @@ def with_frozen_layers_cached(
         return None, _runs_all("the loss is computed from full logits")
     if not frozen_depth(head.decoder):
         return head, None
-    split = split_decoder(head.decoder, packed=bool(config.batches.packing))
+    split = split_decoder(head.decoder, packed=config.batches.is_packed)
     if isinstance(split, str):
         return head, _runs_all(split)
     in_memory, on_disk = limits(tuning, folder)

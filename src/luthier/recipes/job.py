@@ -24,7 +24,7 @@ from luthier.models.adapters import ParameterCount, apply_tuning, count_paramete
 from luthier.models.liger import use_liger_kernels
 from luthier.models.load import load_model
 from luthier.models.rms_norm import lighten_norms
-from luthier.models.save import save_model
+from luthier.models.save import TakenModel, save_model, take_model
 from luthier.models.tied_embedding import use_sparse_gradient
 from luthier.objectives.find_head import find_head
 from luthier.objectives.head import Head
@@ -32,9 +32,9 @@ from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.execution import settle_execution
 from luthier.recipes.frozen_layers import with_frozen_layers_cached
-from luthier.recipes.packed import batch_inputs, refuse_unpackable, with_possible_packing
+from luthier.recipes.packed import batch_inputs, refuse_unpackable, settle_packing
 from luthier.recipes.processes import deepspeed_notice
-from luthier.recipes.resume import refuse_other_run, run_fingerprint
+from luthier.recipes.resume import run_fingerprint, settle_differences
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
 
@@ -67,13 +67,14 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
             belongs to another run. What is quick to find is found first.
     """
     device = choose_device()
-    config, packing_notice = with_possible_packing(config)
+    config, packing_notice = settle_packing(config)
     precision, precision_notice = choose_precision(config.training, device)
     sharding_notice = deepspeed_notice(config.run.deepspeed)
     data = prepare_data(config, screen)
     fingerprint = run_fingerprint(config, data.prepared.manifest["key"], precision.name)
+    changes: tuple[Notice, ...] = ()
     if checkpoint is not None:
-        refuse_other_run(checkpoint, fingerprint)
+        changes = settle_differences(checkpoint, fingerprint, config.checkpoints.changes)
     torch.manual_seed(derive_seed(config.run.seed, "weights"))
     screen.say(f"Loading {config.model.model_name_or_path}")
     is_lora = config.tuning.finetuning_type == "lora"
@@ -86,7 +87,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         device=device,
         dtype=dtype,
         weights_from=None if is_lora else weights,
-        packed=bool(config.batches.packing),
+        packed=config.batches.is_packed,
     )
     liger_notice = None
     if config.model.use_liger_kernel:
@@ -95,7 +96,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
     if config.run.trainer == "luthier":
         _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)
-    if config.batches.packing:
+    if config.batches.is_packed:
         refuse_unpackable(model, config)
     head, head_notice = None, None
     # Under autocast, or on several GPUs, the Trainer wraps the model: a head would go round that.
@@ -107,7 +108,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         head, cache_notice = with_frozen_layers_cached(
             head, config, data.prepared, folder, screen.say
         )
-    notices = (*data.notices, precision_notice, packing_notice, sharding_notice)
+    notices = (*data.notices, *changes, precision_notice, packing_notice, sharding_notice)
     notices += (*loaded.notices, liger_notice, head_notice, cache_notice)
     lengths = row_lengths(data.prepared.train)
     notices += settle_execution(config, model, head, lengths, device=device, precision=precision)
@@ -129,8 +130,13 @@ def _lighten(model: Any, is_lora: bool, *, has_liger: bool) -> None:
         share_lora_products(model)
 
 
-def build_evaluator(job: Job) -> Evaluator | None:
-    """Return what measures the model on the validation rows, if there are any."""
+def build_evaluator(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> Evaluator | None:
+    """Return what measures the model on the validation rows, if there are any.
+
+    Args:
+        job: Model, rows and settings.
+        is_stopped: Asked between batches: whether to give up, because the run is to stop.
+    """
     rows = job.data.prepared.val
     if rows is None:
         return None
@@ -141,7 +147,14 @@ def build_evaluator(job: Job) -> Evaluator | None:
         objective=job.objective(),
         precision=job.precision,
         device=job.device,
+        is_stopped=is_stopped,
     )
+
+
+def model_taker(job: Job) -> Callable[[bool], TakenModel]:
+    """Return a function that takes the model as it stands; True: as a copy, to be written later."""
+    stops = job.data.stop_token_ids
+    return lambda as_copy: take_model(job.model, job.data.tokenizer, stops, as_copy=as_copy)
 
 
 def model_writer(job: Job) -> Callable[[Path], None]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from luthier.batches.collate import CausalLMCollator
+from luthier.batches.loading import make_loader
 from luthier.batches.sampling import EpochBatchSampler
-from luthier.batches.stream import make_loader
 from luthier.contracts.training import Observer, Progress
 from luthier.dataset.prepared import row_lengths
 from luthier.engine.schedule import cadence, count_steps
@@ -42,7 +42,7 @@ def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
         arguments=trainer_arguments(job, num_steps),
         progress=Progress(num_steps=num_steps),
         evaluator=build_evaluator(job),
-        eval_every=cadence(training.eval_strategy, training.eval_steps, per_epoch),
+        eval_every=cadence(training.eval_strategy, training.eval_steps),
         eval_on_start=training.eval_on_start,
         observers=observers,
     )

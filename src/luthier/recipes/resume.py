@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from luthier.checkpoints.listing import BY_NAME, find_by_name
+from luthier.checkpoints.listing import FOLDER as CHECKPOINTS
 from luthier.checkpoints.manifest import read_manifest, verify
-from luthier.checkpoints.store import FOLDER as CHECKPOINTS
-from luthier.checkpoints.store import newest_good
-from luthier.core.errors import RunError, did_you_mean
+from luthier.contracts.notice import Notice
+from luthier.core.errors import RunError, SettingsError, did_you_mean
+from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning, QuantizationSettings
 from luthier.recipes.run_config import RunConfig
 
 # What may differ between a run and its continuation without changing a single weight.
@@ -18,6 +20,16 @@ _FREE = frozenset(
     | {"freeze_cache", "freeze_cache_memory_gib", "freeze_cache_disk_gib"}
 )
 
+# What the tensors of a checkpoint belong to: model, adapter, optimiser.
+_FIXED = frozenset(
+    {"model_name_or_path", "optim"}
+    | {
+        name
+        for part in (LoraTuning, FreezeTuning, FullTuning, QuantizationSettings)
+        for name in part.model_fields
+    }
+)
+
 _NAMES = {"data": "data (files, template and their settings, as a hash)"}
 
 
@@ -25,7 +37,7 @@ def run_fingerprint(config: RunConfig, data_key: str, precision: str) -> dict[st
     """Return everything that the weights of a run depend on, by name.
 
     Args:
-        config: The settings.
+        config: The settings, as `settle_packing` gives them.
         data_key: Hash of the prepared data (inputs, tokenizer, template, settings).
         precision: The type that the run computes in.
     """
@@ -49,8 +61,9 @@ def find_checkpoint(config: RunConfig, folder: Path, say: Callable[[str], None])
     """Return the checkpoint that the settings ask to go on from, verified; None for a new run.
 
     Args:
-        config: Whose `resume_from_checkpoint` is false, true (newest good), or the path of a
-            checkpoint or of another run (its newest good).
+        config: Whose `resume_from_checkpoint` is false, true or latest (newest good), best (of
+            the lowest validation loss), or the path of a checkpoint or of another run (its newest
+            good).
         folder: The run's folder.
         say: Told which damaged checkpoints were passed over.
 
@@ -60,17 +73,19 @@ def find_checkpoint(config: RunConfig, folder: Path, say: Callable[[str], None])
     wanted = config.checkpoints.resume_from_checkpoint
     if wanted is False:
         return None
-    named = folder if wanted is True else Path(wanted).expanduser()
+    by_name = wanted is True or wanted in BY_NAME
+    name = wanted if wanted in BY_NAME else "latest"
+    named = folder if by_name else Path(str(wanted)).expanduser()
     if not named.is_dir():
         raise RunError(
             "there is no such checkpoint or run folder",
             where=str(named),
             mend=_nearest_checkpoint(named),
         )
-    if not _holds_checkpoints(named) and wanted is not True:
+    if not _holds_checkpoints(named) and not by_name:
         verify(named)
         return named
-    found, problems = newest_good(named)
+    found, problems = find_by_name(named, name)
     for problem in problems:
         say(f"Passed over a damaged checkpoint: {problem}")
     if found is None:
@@ -93,21 +108,53 @@ def _nearest_checkpoint(missing: Path) -> str:
     return "Name a folder below RUN/checkpoints, or give the bare flag for the newest good one."
 
 
-def refuse_other_run(checkpoint: Path, fingerprint: Mapping[str, str]) -> None:
-    """Raise if a checkpoint was made with other settings or data.
+def settle_differences(
+    checkpoint: Path, fingerprint: Mapping[str, str], allowed: Sequence[str]
+) -> tuple[Notice, ...]:
+    """Refuse a checkpoint that was made with other settings or data, but for what is allowed.
+
+    Args:
+        checkpoint: Sealed.
+        fingerprint: Of the run that is to go on from it.
+        allowed: Names whose values may differ (`allow_change`).
+
+    Returns:
+        What differs and is allowed.
 
     Raises:
-        RunError: Names each difference with both values.
+        SettingsError: A name is unknown, or can't be changed on the way.
+        RunError: Names each difference that is not allowed, with both values.
     """
+    for name in allowed:
+        if name not in fingerprint:
+            raise SettingsError(
+                f"allow_change: {name} is nothing that a run depends on",
+                mend=did_you_mean(name, fingerprint.keys() - _FIXED),
+            )
+        if name in _FIXED:
+            raise SettingsError(
+                f"allow_change: {name} can't change on the way, for the checkpoint's tensors "
+                "belong to it",
+                mend="Begin a new run in another output_dir. It can start from this one's model.",
+            )
     saved = read_manifest(checkpoint)["fingerprint"]
-    differences = [
-        f"{_NAMES.get(name, name)}: {saved.get(name)} -> {fingerprint.get(name)}"
+    different = {
+        name: (str(saved.get(name)), str(fingerprint.get(name)))
         for name in sorted(saved.keys() | fingerprint.keys())
         if saved.get(name) != fingerprint.get(name)
-    ]
-    if differences:
+    }
+    refused = {name: values for name, values in different.items() if name not in allowed}
+    if refused:
+        lines = [
+            f"{_NAMES.get(name, name)}: {was} -> {now}" for name, (was, now) in refused.items()
+        ]
+        mend = "Use the same settings to go on, or another output_dir for a new run."
+        changeable = [name for name in refused if name not in _FIXED and name in fingerprint]
+        if len(changeable) == len(refused):
+            mend += f" To go on all the same: --allow_change {','.join(changeable)}"
         raise RunError(
-            "this checkpoint was made with other settings: " + "; ".join(differences),
+            "this checkpoint was made with other settings: " + "; ".join(lines),
             where=str(checkpoint),
-            mend="Use the same settings to go on, or another output_dir for a new run.",
+            mend=mend,
         )
+    return tuple(Notice(name, was, now, "allow_change") for name, (was, now) in different.items())

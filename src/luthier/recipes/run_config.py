@@ -31,6 +31,7 @@ from luthier.corpus.steps.settings import (
 from luthier.dataset.settings import DatasetSettings
 from luthier.engine.settings import (
     AdamWOptimizer,
+    GuardSettings,
     OptimizerSettings,
     ScheduleSettings,
     TrainingSettings,
@@ -106,4 +107,5 @@ class RunConfig(Settings):
     optimizer: OptimizerSettings = AdamWOptimizer()
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()
+    guards: GuardSettings = GuardSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()

@@ -14,10 +14,11 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from luthier.checkpoints.listing import BY_NAME, remove_staging
 from luthier.checkpoints.settings import CheckpointSettings
-from luthier.checkpoints.store import remove_staging
 from luthier.core.errors import RunError
-from luthier.core.files import write_text
+from luthier.core.files import STAGING_PREFIX, write_text
+from luthier.core.lock import LOCK
 from luthier.recipes.run_config import RunConfig
 
 RUN_YAML = "run.yaml"
@@ -26,7 +27,7 @@ METRICS = "metrics.jsonl"
 REJECTED = "rejected.jsonl"
 
 _RARE_BREAKS = "\r\x85\u2028\u2029\ufeff"
-_ACTIONS = ("resume_from_checkpoint", "overwrite_output_dir")
+_ACTIONS = ("resume_from_checkpoint", "allow_change", "overwrite_output_dir")
 
 
 def open_run_folder(config: RunConfig) -> Path:
@@ -48,7 +49,6 @@ def open_run_folder(config: RunConfig) -> Path:
         probe = folder / ".luthier-write-test"
         probe.write_bytes(b"")
         probe.unlink()
-        remove_staging(folder)
     except OSError as error:
         raise RunError(
             f"output_dir can't be written: {error.strerror or error}",
@@ -56,6 +56,20 @@ def open_run_folder(config: RunConfig) -> Path:
             mend="Choose another output_dir, or mend its permissions.",
         ) from None
     return folder
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process has left half-written in a run's folder. Hold its lock.
+
+    Raises:
+        OSError: It can't be removed.
+    """
+    for path in folder.glob(f"{STAGING_PREFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    remove_staging(folder)
 
 
 def replaces_earlier_run(folder: Path, settings: CheckpointSettings) -> bool:
@@ -72,6 +86,8 @@ def clear_earlier_run(folder: Path) -> None:
     """
     # What marks the folder as a run's goes last: a kill in between leaves it removable.
     for item in sorted(folder.iterdir(), key=lambda item: item.name == RUN_YAML):
+        if item.name == LOCK:
+            continue
         try:
             if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)
@@ -88,9 +104,9 @@ def clear_earlier_run(folder: Path) -> None:
 def _goes_on(folder: Path, settings: CheckpointSettings) -> bool:
     # A checkpoint elsewhere begins a run of its own here.
     wanted = settings.resume_from_checkpoint
-    if isinstance(wanted, str):
+    if isinstance(wanted, str) and wanted not in BY_NAME:
         return _is_inside(Path(wanted), folder)
-    return wanted
+    return bool(wanted)
 
 
 def _refuse_own_model(folder: Path, config: RunConfig) -> None:
@@ -116,7 +132,7 @@ def _refuse_used(folder: Path) -> None:
             mend="Go on with it by --resume_from_checkpoint, remove it by --overwrite_output_dir, "
             "or choose another --output_dir.",
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(item.name != LOCK for item in folder.iterdir()):
         raise RunError(
             "output_dir is not empty, and what is in it is no run of luthier's",
             where=str(folder),
