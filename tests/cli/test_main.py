@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 
 import pytest
@@ -19,7 +20,8 @@ from luthier.core.errors import (
     SettingsError,
 )
 
-COMMANDS = ("train", "prepare", "inspect", "config", "chat", "generate", "doctor", "demo")
+COMMANDS = ("train", "prepare", "inspect", "config", "chat", "generate", "checkpoints", "doctor")
+COMMANDS += ("demo", "reproduce")
 
 
 @pytest.fixture
@@ -89,9 +91,10 @@ def test_an_error_of_the_users_is_one_message_and_an_exit_code(
     assert luthier_command("train") == (code, "", "error: a.json:3: no [field] x\n  Add it.\n")
 
 
-def test_a_full_disk_is_no_bug(luthier_command, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_no_bug(luthier_command, monkeypatch: pytest.MonkeyPatch, number: int):
     def fail(args: list[str]) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "out/metrics.jsonl")
+        raise OSError(number, os.strerror(number), "out/metrics.jsonl")
 
     monkeypatch.setattr("luthier.cli.train.run", fail)
     code, _, err = luthier_command("train")

@@ -19,3 +19,11 @@ def test_an_error_without_place_and_mend_is_one_line(capture):
 def test_errors_go_to_standard_error():
     assert terminal.error_console.stderr
     assert not terminal.console.stderr
+
+
+def test_an_error_shows_no_secret(capture, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "s3cr3t-value")
+    shown = capture(terminal, "error_console")
+    words = ("http://a:b@c", "s3cr3t-value")
+    terminal.print_error(DataError(words[0], where=words[1], mend=f"Try {words[1]}."))
+    assert shown.getvalue() == "error: ***: http://***@c\n  Try ***.\n"

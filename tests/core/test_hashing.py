@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.core.hashing import hash_file, hash_files, hash_json, hash_text, keyed_fraction
+from luthier.core import hashing
+from luthier.core.hashing import (
+    hash_file,
+    hash_files,
+    hash_json,
+    hash_sampled,
+    hash_text,
+    keyed_fraction,
+)
 
 
 def test_hash_text_is_sha256_of_utf8() -> None:
@@ -72,3 +80,39 @@ def test_keyed_fraction_is_even_and_its_own_for_each_seed() -> None:
         share = sum(tenth / 10 <= f < (tenth + 1) / 10 for f in fractions) / len(fractions)
         assert share == pytest.approx(0.1, abs=0.02)
     assert keyed_fraction("row 0", seed=1) == fractions[0] != keyed_fraction("row 0", seed=2)
+
+
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take 4 pieces of 8 bytes."""
+    monkeypatch.setattr(hashing, "_SAMPLE_BYTES", 8)
+    monkeypatch.setattr(hashing, "_NUM_SAMPLES", 4)
+
+
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize("size", [0, 1, 8, 9, 31, 32])
+def test_every_byte_of_a_small_file_counts(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "f"
+    content = bytes(range(size))
+    path.write_bytes(content)
+    seen = {hash_sampled(path)}
+    for index in range(size):
+        path.write_bytes(content[:index] + b"\xff" + content[index + 1 :])
+        seen.add(hash_sampled(path))
+    path.write_bytes(content + b"\0")
+    seen.add(hash_sampled(path))
+    assert len(seen) == size + 2
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_of_a_large_file_pieces_from_its_start_to_its_end_count(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    content = bytes(100)
+    path.write_bytes(content)
+    plain = hash_sampled(path)
+    changed: list[int] = []
+    for index in range(100):
+        path.write_bytes(content[:index] + b"\xff" + content[index + 1 :])
+        if hash_sampled(path) != plain:
+            changed.append(index)
+    assert changed == [*range(8), *range(30, 38), *range(61, 69), *range(92, 100)]

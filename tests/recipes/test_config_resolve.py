@@ -142,6 +142,7 @@ def test_a_flag_mends_a_wrong_value_of_the_file(resolve_text: Resolve):
         ("quantization_bit: 8", "quantization_bit", 8),
         ("quantization_bit: '8'", "quantization_bit", 8),
         ("packing: false", "packing", False),
+        ("packing: auto", "packing", "auto"),
         ("lora_target: q_proj, v_proj", "lora_target", ["q_proj", "v_proj"]),
         ("lora_target: [q_proj, v_proj]", "lora_target", ["q_proj", "v_proj"]),
         ("lora_target: all", "lora_target", "all"),
@@ -209,7 +210,9 @@ REFUSED = {
     "number that is no option": (
         "quantization_bit: 3\n", r":2: quantization_bit is 3, and can be 4 or 8\n  quantiz"),
     "tracker": ("report_to: wandb\n", r":2: report_to is 'wandb', and can be none\n  report_to:"),
-    "packing": ("packing: full\n", r":2: packing is 'full', and can be false or true or padding"),
+    "packing": (
+        "packing: full\n",
+        r":2: packing is 'full', and can be auto or false or true or padding_free\n"),
     "choice": (
         "finetuning_type: loar\n",
         r":2: finetuning_type is 'loar', and can be lora or full or freeze\n  Did you mean lora\?"),
@@ -265,7 +268,7 @@ def test_what_settings_can_not_be(text: str, message: str, resolve_text: Resolve
         (["--seed", "true"], r"^--seed: seed is 'true': .*valid integer"),
         (["--quantization_bit", "5"], r"^--quantization_bit: .* is '5', and can be 4 or 8"),
         (["--stage", "dpo"], r"^--stage: stage is 'dpo', and can be sft"),
-        (["--packing", "full"], r"^--packing: packing is 'full', and can be false or true or padd"),
+        (["--packing", "full"], r"^--packing: packing is 'full', and can be auto or false or true"),
         (["--bf16", "--fp16"], r"^--bf16: bf16 and fp16 are both set"),
         (["--finetuning_type", "full"], r"run.yaml:2: lora_rank is not used with .*: full"),
     ],
@@ -323,3 +326,25 @@ def test_words_with_commas_between_are_a_list(text: str, resolve_text: Resolve):
     assert resolve_text(f"{MODEL}{text}").config.preparation.steps == ["exact", "near"]
     flags = read_flags(["--steps", "exact,near", "--model_name_or_path", "m"])
     assert resolve_command(flags).config.preparation.steps == ["exact", "near"]
+
+
+def test_a_setting_that_holds_a_secret_is_refused_and_never_shown(
+    resolve_text: Resolve, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MY_SECRET", "s3cr3t-value")
+    key = f"hf_{'aB3dE5gH7j' * 3}"
+    cases = [
+        (f"{MODEL}train_file: x/s3cr3t-value/y", [], r"run.yaml:2: train_file holds the value of"),
+        (f"{MODEL}lora_rank: s3cr3t-value", [], r"run.yaml:2: lora_rank holds .*MY_SECRET"),
+        (f"{MODEL}task_weights: {{s3cr3t-value: 1}}", [], r"task_weights holds the value of"),
+        (MODEL, ["--output_dir", key], r"^--output_dir: output_dir holds a key or token, and"),
+        (MODEL, ["--val_file", "s3://a:b@c/d"], r"^--val_file: val_file holds a URL with a pass"),
+    ]
+    for text, flags, message in cases:
+        with pytest.raises(SettingsError, match=message) as caught:
+            resolve_text(text, *flags)
+        shown = str(caught.value)
+        assert "s3cr3t" not in shown
+        assert key not in shown
+        assert "a:b" not in shown
+        assert "Tokens come from the environment alone, for example HF_TOKEN" in shown

@@ -151,3 +151,7 @@ def test_without_a_model_the_135m_one_is_taken(recorder: Any, monkeypatch: pytes
 
 class NeverStop:
     requested = False
+    has_work = False
+
+    def take_checkpoint_request(self) -> bool:
+        return False

@@ -436,7 +436,7 @@ def test_a_run_goes_on_with_the_micro_batch_that_it_found(
     assert rest.losses() == whole.losses()
     (notice,) = (n for n in rest.screen.notices if n.setting == "per_device_train_batch_size")
     assert notice.used == "at most 60 tokens at once"
-    assert notice.reason == "the size of the checkpoint that the run goes on from"
+    assert notice.reason == "the size of the run that is gone on with or repeated"
 
 
 def test_the_flag_says_auto_too(small_run):

@@ -5,13 +5,13 @@ Commands import what they need when they run, so that `--help` and a typo are an
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import Annotated
 
 import typer
 
 from luthier import __version__
+from luthier.core.disk import NO_ROOM
 from luthier.core.errors import LuthierError, RunError
 
 app = typer.Typer(
@@ -22,8 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 # These commands take every setting as a flag; `recipes.config_flags` reads them.
 _SETTINGS_AS_FLAGS = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -142,6 +140,17 @@ def generate(
 
 
 @app.command()
+def checkpoints(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Output folder of a run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the checkpoints of a run, and verify every file of them."""
+    from luthier.cli.checkpoints import run
+
+    run(run_folder, as_json=as_json)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For bug reports.")] = False,
 ) -> None:
@@ -164,6 +173,50 @@ def demo(
     from luthier.cli.demo import run
 
     run(output_dir=output_dir, model=model)
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help="Folder of a run: the output_dir of `train`.")],
+    output_dir: Annotated[
+        str | None, typer.Option("--output_dir", help="Where it is repeated; else RUN-again.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the outcome; exit with 1 if it differs.")
+    ] = False,
+    check_only: Annotated[
+        bool, typer.Option("--check_only", help="Show what differs today, and train nothing.")
+    ] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow_changed_data", help="Train even if the data has changed.")
+    ] = False,
+    train_file: Annotated[
+        list[str] | None, typer.Option("--train_file", help="Where the data is now.")
+    ] = None,
+    val_file: Annotated[
+        list[str] | None, typer.Option("--val_file", help="The same of validation data.")
+    ] = None,
+    dataset_dir: Annotated[
+        str | None, typer.Option("--dataset_dir", help="Where dataset_info.json is now.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model_name_or_path", help="Where the model is now.")
+    ] = None,
+) -> None:
+    """Train a run again as it was, and say what differs: luthier reproduce RUN --verify."""
+    from luthier.cli import reproduce as command
+
+    files = {"train_file": train_file, "val_file": val_file}
+    names = {"dataset_dir": dataset_dir, "model_name_or_path": model}
+    command.run(
+        run,
+        output_dir=output_dir,
+        verify=verify,
+        check_only=check_only,
+        allow_changed_data=allow_changed_data,
+        moved={name: place for name, place in (files | names).items() if place},
+        args=sys.argv[2:],
+    )
 
 
 data = typer.Typer(help="Look at a corpus that `luthier prepare` wrote.", no_args_is_help=True)
@@ -207,7 +260,7 @@ def main() -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno not in NO_ROOM:
             raise
         from luthier.cli.terminal import print_error
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from luthier.core.errors import LuthierError
+from luthier.core.secrets import redact
 
 # A pipe or a file has no width: lines are kept whole there instead of being folded at 80.
 _PIPE_WIDTH = 160
@@ -29,11 +30,11 @@ class Stopped(SystemExit):
 
 
 def print_error(error: LuthierError) -> None:
-    """Print what is wrong, where, and what to do, each in its own colour."""
+    """Print what is wrong, where, and what to do, each in its own colour; secrets are hidden."""
     text = Text("error: ", style="bold red")
     if error.where:
-        text.append(f"{error.where}: ", style="cyan")
-    text.append(error.problem, style="default")
+        text.append(f"{redact(error.where)}: ", style="cyan")
+    text.append(redact(error.problem), style="default")
     if error.mend:
-        text.append(f"\n  {error.mend}", style="green")
+        text.append(f"\n  {redact(error.mend)}", style="green")
     error_console.print(text)

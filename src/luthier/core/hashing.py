@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+_SAMPLE_BYTES = 4 << 20
+_NUM_SAMPLES = 64
 
 
 def hash_text(text: str) -> str:
@@ -36,6 +38,28 @@ def hash_file(path: Path) -> str:
     with path.open("rb") as stream:
         while piece := stream.read(_CHUNK_BYTES):
             digest.update(piece)
+    return digest.hexdigest()
+
+
+def hash_sampled(path: Path) -> str:
+    """Return a sha256 of a file's size and of 64 pieces of 4 MiB, spread evenly over it.
+
+    Up to 256 MiB that is all of it. Of larger files it is what tells one model from another in a
+    fraction of a second; a change between the pieces does not show.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    room = max(0, size - _SAMPLE_BYTES)
+    starts = range(0, size, _SAMPLE_BYTES)
+    if len(starts) > _NUM_SAMPLES:
+        starts = [room * index // (_NUM_SAMPLES - 1) for index in range(_NUM_SAMPLES)]
+    with path.open("rb") as stream:
+        for start in starts:
+            stream.seek(start)
+            digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 
 

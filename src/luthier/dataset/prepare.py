@@ -12,13 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier import __version__
 from luthier.contracts.conversation import Corpus, Rejection
 from luthier.contracts.notice import Notice
+from luthier.core.clock import now
 from luthier.core.errors import DataError
 from luthier.core.hashing import hash_json, hash_text
 from luthier.corpus.load import check_tasks, load_corpus
@@ -26,7 +26,12 @@ from luthier.corpus.overlap import overlapping
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.sources import Source, resolve_train, resolve_val
 from luthier.corpus.split import length_strata, sample_rows, split_rows
-from luthier.dataset.checks import check_rows, overlap_notices, remark_notices
+from luthier.dataset.checks import (
+    check_rows,
+    overlap_notices,
+    remark_notices,
+    unused_notices,
+)
 from luthier.dataset.inputs import describe_inputs, describe_work
 from luthier.dataset.prepared import (
     Prepared,
@@ -145,7 +150,7 @@ class _Job:
         manifest = {
             **work,
             "luthier": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": now(),
             "template_sha256": hash_text(work["template"]),
             "counts": {**_counts(halves.sides()), "train_val_overlap": len(copied)},
             "splits": {name: describe(rows) for name, rows in splits.items()},
@@ -212,6 +217,8 @@ class _Job:
             for remark, origins in side.remarks.items():
                 remarks[remark] += origins
         warnings = remark_notices(remarks, sum(len(table) for table in tables.values()))
+        unused = sum((side.unused for side in sides), Counter[str]())
+        warnings += unused_notices(unused, sum(side.num_read for side in sides))
         num_cut = sum(side.num_cut for side in sides)
         for table in tables.values():
             warnings += check_rows(table, self.tokenizer, num_cut=num_cut)

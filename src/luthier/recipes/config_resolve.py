@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from luthier.contracts.settings import Settings
 from luthier.core.errors import SettingsError, did_you_mean, nearest
+from luthier.core.secrets import find_secret
 from luthier.recipes.config_file import Entry, read_config_file
 from luthier.recipes.config_flags import CommandLine
 from luthier.recipes.config_foreign import unknown_name
@@ -59,7 +60,7 @@ def resolve(file_entries: Iterable[Entry], flag_entries: Iterable[Entry]) -> Res
 
     Raises:
         SettingsError: An unknown name, a name in the wrong section or given twice, a wrong value,
-            or a setting that this run would not use.
+            a setting that this run would not use, or one that holds a secret.
     """
     entries: dict[str, Entry] = {}
     for entry in file_entries:
@@ -72,6 +73,8 @@ def resolve(file_entries: Iterable[Entry], flag_entries: Iterable[Entry]) -> Res
             )
         entries[entry.name] = entry
     entries |= {entry.name: entry for entry in flag_entries}
+    for entry in entries.values():
+        _refuse_secret(entry)
     parts = {name: _build_section(name, entries) for name in sections()}
     config = RunConfig(**parts)  # type: ignore[arg-type]
     _check_rules(config, entries)
@@ -87,6 +90,17 @@ def _check_name(entry: Entry) -> None:
             f"{entry.name} stands in the section {entry.section}",
             where=entry.where,
             mend=f"It belongs to the section {leaf.section}.",
+        )
+
+
+def _refuse_secret(entry: Entry) -> None:
+    # Before anything else is said of a value: messages show it, and run.yaml keeps it.
+    found = find_secret(entry.value)
+    if found is not None:
+        raise SettingsError(
+            f"{entry.name} holds {found}, and settings are written to files",
+            where=entry.where,
+            mend="Take it out. Tokens come from the environment alone, for example HF_TOKEN.",
         )
 
 

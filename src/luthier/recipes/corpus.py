@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from luthier import __version__
 from luthier.core.cache import cache_folder
+from luthier.core.clock import now
 from luthier.core.disk import check_folder, disk_errors
 from luthier.core.errors import LuthierError, RunError
 from luthier.core.files import remove_stale_staging, staged_folder, write_json, write_text
@@ -237,8 +237,7 @@ class _Job:
             "data_version": hash_json([CORPUS_FORMAT, self.facts["key"], written.rows_sha256]),
             "rows_sha256": written.rows_sha256,
             "luthier": __version__,
-            # Not by `manifest.now`: beside it torch is loaded, which takes longer than a step.
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": now(),
             **self.facts,
             "sources": source_accounts(sources, inputs, written, formats),
             "steps": steps,

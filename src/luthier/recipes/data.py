@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,17 @@ from luthier.recipes.screen import Screen
 
 @dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """Prepared rows, and the tokenizer (with the template that is trained) that made them."""
+    """Prepared rows, and the tokenizer (with the template that is trained) that made them.
+
+    Attributes:
+        corpus: The manifest of the corpus that the steps left; None where no step is set.
+    """
 
     prepared: Prepared
     tokenizer: Any
     stop_token_ids: tuple[int, ...]
     notices: tuple[Notice, ...]
+    corpus: Mapping[str, Any] | None = None
 
 
 def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
@@ -44,8 +50,9 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
             where="train_file",
             mend="Set train_file to a json, jsonl, csv or parquet file, or give --train_file.",
         )
+    corpus: Mapping[str, Any] | None = None
     if config.preparation.steps:
-        data = _prepared_on_the_way(config, screen)
+        data, corpus = _prepared_on_the_way(config, screen)
     elif any(source.weight is not None for source in data.sources or ()):
         raise unused_weights()
     tokenizer = load_tokenizer(
@@ -63,15 +70,19 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
         progress=screen.working,
     )
     screen.data(prepared)
-    return PreparedRun(prepared, tokenizer, tuple(stop_token_ids(tokenizer)), prepared.notices)
+    stops = tuple(stop_token_ids(tokenizer))
+    return PreparedRun(prepared, tokenizer, stops, prepared.notices, corpus)
 
 
-def _prepared_on_the_way(config: RunConfig, screen: Screen) -> CorpusSettings:
-    """Run the corpus steps, or find them done, and return the settings of what they left."""
+def _prepared_on_the_way(
+    config: RunConfig, screen: Screen
+) -> tuple[CorpusSettings, Mapping[str, Any]]:
+    """Run the corpus steps, or find them done; return settings that name their corpus, and it."""
     plan = CorpusPlan.of(config)
     runner = choose_runner(plan, config.tokens.preprocessing_num_workers)
     corpus = prepare_corpus(plan, None, runner, screen.working)
     screen.corpus(corpus)
     # A prepared corpus brings its own validation rows.
     others = {"dataset": None, "sources": None, "val_file": None, "val_size": 0.0}
-    return config.data.model_copy(update={"train_file": str(corpus.folder), **others})
+    settings = config.data.model_copy(update={"train_file": str(corpus.folder), **others})
+    return settings, corpus.manifest

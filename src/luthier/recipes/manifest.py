@@ -1,26 +1,39 @@
-"""The run's manifest: which data, code, versions and machine made this model.
+"""The run's manifest: which data, code, versions and machine made this model, and what came of it.
 
-No environment variable and no token is recorded.
+Of the environment only the variables of a fixed list are recorded (`determinism.py`), and whatever
+looks like a secret is hidden before anything is written.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import luthier
 from luthier.contracts.notice import Notice
-from luthier.core.files import write_json
-from luthier.core.hashing import hash_file, hash_json
+from luthier.core.clock import now
+from luthier.core.files import write_json, write_text
+from luthier.core.hashing import hash_file, hash_json, hash_sampled, hash_text
+from luthier.core.secrets import redact_json
+from luthier.engine.precision import choose_device, choose_precision
 from luthier.models.load import local_folder
+from luthier.models.settings import ModelSettings
+from luthier.recipes.determinism import computing_facts, deciding_variables
 from luthier.recipes.machine import machine_facts
 from luthier.recipes.packages import package_versions
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.run_folder import MANIFEST, settings_of
+from luthier.recipes.source_version import source_commit, source_diff, source_sha256
+
+DIFF = "luthier.diff"
+"""The file of a run's folder with the changes of luthier's source that no commit has."""
+
+_OF_THE_CORPUS = ("data_version", "key", "inputs", "packages")
+_OF_A_PART = (
+    *("started", "ended", "command", "goes_on_from", "settings_sha256", "luthier", "outcome"),
+)
 
 
 def describe_run(
@@ -28,27 +41,58 @@ def describe_run(
     command: Sequence[str],
     data: Mapping[str, Any],
     notices: Sequence[Notice],
+    corpus: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect what can be known about a run when it starts.
 
     Args:
         config: The settings.
         command: The command line, word by word.
-        data: The prepared data's manifest.
+        data: The prepared data's manifest: hashes of files, tokenizer and template among it.
         notices: What was substituted.
+        corpus: The manifest of the corpus that steps made of the files; None without steps.
     """
+    device = choose_device()
+    cleaned = {} if corpus is None else {"corpus": {n: corpus[n] for n in _OF_THE_CORPUS}}
     return {
-        "luthier": {"version": luthier.__version__, **source_commit()},
+        "luthier": describe_luthier(),
         "started": now(),
+        "working_folder": str(Path.cwd()),
         "command": list(command),
         "settings_sha256": hash_json(settings_of(config)),
         "seed": config.run.seed,
         "data": dict(data),
-        "model": describe_model(config.model.model_name_or_path),
+        **cleaned,
+        **describe_model(config.model),
         "packages": package_versions(),
         "machine": machine_facts(),
+        "computing": {
+            "device": device.type,
+            "precision": choose_precision(config.training, device)[0].name,
+            **computing_facts(),
+        },
+        "environment": deciding_variables(),
         "notices": [notice.as_json() for notice in notices],
     }
+
+
+def describe_luthier() -> dict[str, Any]:
+    """Return which luthier runs: version, hash of its source, and commit where it has one."""
+    facts = {"version": luthier.__version__, "source_sha256": source_sha256(), **source_commit()}
+    diff = source_diff()
+    return facts | ({"diff_sha256": hash_text(diff)} if diff else {})
+
+
+def keep_source_diff(folder: Path) -> None:
+    """Write what was changed in luthier since its commit into a run's folder, if anything was.
+
+    `describe_luthier` names the file's hash. What an earlier start of the run left is replaced.
+    """
+    diff = source_diff()
+    if diff:
+        write_text(folder / DIFF, diff)
+    else:
+        (folder / DIFF).unlink(missing_ok=True)
 
 
 def earlier_parts(folder: Path) -> list[dict[str, Any]]:
@@ -57,53 +101,54 @@ def earlier_parts(folder: Path) -> list[dict[str, Any]]:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    names = ("started", "ended", "command", "goes_on_from", "outcome")
-    part = {name: found[name] for name in names if name in found}
+    part = {name: found[name] for name in _OF_A_PART if name in found}
     return [*found.get("earlier", []), part]
 
 
-def describe_model(name: str) -> dict[str, Any]:
-    """Return what tells one base model from another without reading gigabytes."""
+def describe_model(settings: ModelSettings) -> dict[str, Any]:
+    """Return what tells the base model, and the adapter that training goes on from, from others.
+
+    Returns:
+        `model` and, where there is one, `adapter`: name, folder, and hashes of config and weights
+        (`hash_sampled`: no gigabytes are read). A hub model has the commit that was fetched.
+    """
+    facts = {"model": _describe(settings.model_name_or_path, settings.model_revision)}
+    if settings.adapter_name_or_path is not None:
+        facts["adapter"] = _describe(settings.adapter_name_or_path, None)
+    return facts
+
+
+def _describe(name: str, revision: str | None) -> dict[str, Any]:
     folder = local_folder(name)
-    if folder is None:
+    if folder is not None:
+        return {"name": name, "path": str(folder.resolve()), **_contents(folder)}
+    snapshot = _fetched(name, revision)
+    if snapshot is None:
         return {"name": name}
+    return {"name": name, "commit": snapshot.name, **_contents(snapshot)}
+
+
+def _contents(folder: Path) -> dict[str, Any]:
+    configs = sorted(folder.glob("*config.json"))
     weights = sorted(folder.glob("*.safetensors"))
     return {
-        "name": name,
-        "path": str(folder.resolve()),
-        "config_sha256": hash_file(folder / "config.json"),
-        "weight_bytes": {file.name: file.stat().st_size for file in weights},
+        "config_sha256": {path.name: hash_file(path) for path in configs},
+        "weights_sha256": {path.name: hash_sampled(path) for path in weights},
     }
 
 
-def source_commit() -> dict[str, Any]:
-    """Return the commit of luthier's own source, where it runs from a git checkout."""
-    folder = Path(luthier.__file__).parent
-    # Installed into an environment below somebody's project, that project's commit is not ours.
-    if not _git(folder, "ls-files", "--", "__init__.py"):
-        return {}
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changed = _git(folder, "status", "--porcelain", "--", ".")
-    return {"commit": commit, "changed_since_commit": bool(changed)}
+def _fetched(name: str, revision: str | None) -> Path | None:
+    """Return the folder of the hub's cache that holds a model, or None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write the manifest of a run."""
-    write_json(folder / MANIFEST, dict(facts))
-
-
-def now() -> str:
-    """Return the time, with its zone, as manifests write it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    # It only looks: without this, `status` would take the index's lock.
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    """Write the manifest of a run, secrets hidden."""
+    write_json(folder / MANIFEST, redact_json(facts))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from luthier.batches.cutting import split_batch
 from luthier.batches.flat import build_collator
 from luthier.batches.stream import BatchStream, longest_batch
 from luthier.checkpoints.store import CheckpointStore, RunState
@@ -27,7 +26,7 @@ from luthier.recipes.frozen_layers import frozen_layers_run, memory_to_come, rem
 from luthier.recipes.job import Job, build_evaluator, model_taker
 from luthier.recipes.machine import memory
 
-_AS_BEFORE = "the size of the checkpoint that the run goes on from"
+_AS_BEFORE = "the size of the run that is gone on with or repeated"
 
 
 def build_loop_run(
@@ -37,6 +36,7 @@ def build_loop_run(
     stop: StopRequest,
     tell: Callable[[Notice], None],
     record: Callable[[Event], None],
+    micro_batches: MicroBatches,
     pass_over: Iterable[int] = (),
 ) -> Training:
     """Build what `engine.loop.train` takes, at the start of a run or at one of its checkpoints.
@@ -48,11 +48,12 @@ def build_loop_run(
         stop: Asked while training.
         tell: Told what becomes of the batch size, and what a changed setting means for the rows.
         record: Told what is out of the ordinary.
+        micro_batches: Cuts the batches; its size is that of the checkpoint, or the one that it
+            comes with, or else found out where the settings say auto.
         pass_over: Steps whose rows are not trained on.
     """
     config = job.config
     batches = _stream(job)
-    micro_batches = MicroBatches(split_batch, tell=tell)
     guards = Guards(config.guards, record, may_overflow=job.precision.scaler is not None)
     meter, accumulation = Meter(), Accumulation()
     optimizer = build_optimizer(

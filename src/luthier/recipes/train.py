@@ -13,6 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from luthier.batches.cutting import split_batch
 from luthier.batches.loading import worker_errors
 from luthier.checkpoints.listing import list_checkpoints
 from luthier.contracts.notice import Notice
@@ -23,6 +24,7 @@ from luthier.core.files import staged_files
 from luthier.core.lock import locked_folder
 from luthier.engine.guards import DivergedError
 from luthier.engine.loop import train
+from luthier.engine.memory import MicroBatches
 from luthier.engine.metrics_file import MetricsFile, read_metrics
 from luthier.models.load import check_model_path
 from luthier.recipes.events import EVENTS, EventFile
@@ -84,7 +86,11 @@ class TrainResult:
 
 
 def run_training(
-    config: RunConfig, command: Sequence[str], screen: Screen, stop: StopRequest
+    config: RunConfig,
+    command: Sequence[str],
+    screen: Screen,
+    stop: StopRequest,
+    max_positions: int | None = None,
 ) -> TrainResult:
     """Train a model as the settings say, and save it.
 
@@ -93,6 +99,8 @@ def run_training(
         command: The command line, for the manifest.
         screen: Shows what happens.
         stop: Asked while training.
+        max_positions: Positions of a micro-batch, to cut as another run did; None: as the settings
+            and the memory want it.
 
     Returns:
         The outcome; an unfinished run has a checkpoint to go on from.
@@ -123,11 +131,14 @@ def run_training(
             facts["notices"].append(notice.as_json())
             write_manifest(folder, facts)
 
+        micro_batches = MicroBatches(split_batch, max_positions, tell)
         observers = (screen, MetricsFile(folder / METRICS))
         if config.run.trainer == "transformers":
             progress = train_by_reference(job, observers)
         else:
-            job, progress = train_with_rollbacks(job, checkpoint, observers, stop, tell, screen)
+            job, progress = train_with_rollbacks(
+                job, checkpoint, observers, stop, tell, screen, micro_batches
+            )
         seconds = time.perf_counter() - started_s
         evaluations = read_evaluations(folder / METRICS)
         can_go_on = bool(list_checkpoints(folder))
@@ -135,6 +146,7 @@ def run_training(
         if result.finished:
             save_final_model(job, folder)
         outcome = describe_outcome(folder, progress, result.last_eval, seconds)
+        outcome |= {"max_positions": micro_batches.max_positions}
         write_manifest(folder, facts | {"ended": now(), "outcome": outcome})
     return result
 
@@ -146,6 +158,7 @@ def train_with_rollbacks(
     stop: StopRequest,
     tell: Callable[[Notice], None],
     screen: Screen,
+    micro_batches: MicroBatches,
 ) -> tuple[Job, Progress]:
     """Train with luthier's own loop; where numbers go wrong, go back and pass over what led there.
 
@@ -156,6 +169,7 @@ def train_with_rollbacks(
         stop: Asked while training.
         tell: Told what was substituted, and every event.
         screen: Shows how the job is built anew.
+        micro_batches: Cuts the batches.
 
     Returns:
         The job that came to an end, and how far it came.
@@ -168,7 +182,9 @@ def train_with_rollbacks(
     pass_over: frozenset[int] = frozenset()
     num_rollbacks = 0
     while True:
-        run = build_loop_run(job, checkpoint, observers, stop, tell, events, pass_over)
+        run = build_loop_run(
+            job, checkpoint, observers, stop, tell, events, micro_batches, pass_over
+        )
         events.go_on_after(run.progress.step, run.guards.pass_over)
         try:
             return job, train(run)

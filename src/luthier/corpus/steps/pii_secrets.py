@@ -9,36 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from luthier.core.secrets import KEY_SHAPES
 from luthier.corpus.steps.pii_checks import looks_random
 from luthier.corpus.steps.pii_hits import Hit
-
-KEY_SHAPES: dict[str, tuple[str, ...]] = {
-    r"sk-(?:proj-|svcacct-|admin-|ant-[a-z0-9]+-|or-v1-)?[A-Za-z0-9_\-]{20,200}": ("sk-",),
-    r"(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}(?![A-Za-z0-9])": ("AKIA", "ASIA", "AROA", "AIDA"),
-    r"gh[pousr]_[A-Za-z0-9]{36,255}": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
-    r"github_pat_[A-Za-z0-9_]{22,255}": ("github_pat_",),
-    r"glpat-[A-Za-z0-9_\-]{20,}": ("glpat-",),
-    r"xox[abeoprs]-[A-Za-z0-9\-]{10,}": ("xox",),
-    r"xapp-\d-[A-Za-z0-9\-]{10,}": ("xapp-",),
-    r"AIza[A-Za-z0-9_\-]{35}": ("AIza",),
-    r"GOCSPX-[A-Za-z0-9_\-]{28}": ("GOCSPX-",),
-    r"ya29\.[A-Za-z0-9_\-]{20,}": ("ya29.",),
-    r"hf_[A-Za-z0-9]{30,}": ("hf_",),
-    r"[srp]k_(?:live|test)_[A-Za-z0-9]{16,}": ("k_live_", "k_test_"),
-    r"whsec_[A-Za-z0-9]{20,}": ("whsec_",),
-    r"npm_[A-Za-z0-9]{36}": ("npm_",),
-    r"pypi-[A-Za-z0-9_\-]{50,}": ("pypi-",),
-    r"SG\.[A-Za-z0-9_\-]{16,}\.[A-Za-z0-9_\-]{16,}": ("SG.",),
-    r"LTAI[A-Za-z0-9]{12,20}": ("LTAI",),
-    r"AKID[A-Za-z0-9]{32}": ("AKID",),
-    r"\d{8,10}:AA[A-Za-z0-9_\-]{33}": (":AA",),
-    r"eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?": ("eyJ",),
-}
-"""Shape of each issuer's key, and the literals of which one must stand in a text that has it.
-
-Source: the secret patterns that the issuers publish (GitHub's list of supported secrets; RFC 7519
-for JSON web tokens). The literals are looked for first: that costs nearly nothing.
-"""
 
 _KEY_LITERALS = tuple(literal for literals in KEY_SHAPES.values() for literal in literals)
 _KEY = re.compile(rf"(?<![A-Za-z0-9_\-])(?:{'|'.join(KEY_SHAPES)})")
