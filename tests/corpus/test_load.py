@@ -28,6 +28,11 @@ def _load(*paths: Path, settings: CorpusSettings | None = None, **options: Any) 
     return load_corpus(sources, settings or CorpusSettings(), **options)
 
 
+def test_fields_that_nothing_is_read_from_are_counted(write_rows):
+    path = write_rows("a.jsonl", [_alpaca(0, id=7), _alpaca(1, id=8, sytem="s"), _alpaca(2)])
+    assert _load(path).unused == {"id": 2, "sytem": 1}
+
+
 def test_files_in_order_and_formats_mixed_within_a_file(write_rows):
     mixed: list[Any] = [_alpaca(0), {"question": "q1", "answer": "a1"}]
     mixed.append(

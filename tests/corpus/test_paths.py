@@ -59,6 +59,17 @@ def test_missing_path_names_the_nearest(data: Path):
     assert f"relative to {Path.cwd()}" in str(missing_path(Path("qqqqqqqq")))
 
 
+def test_links_that_lead_nowhere_are_named_as_links(data: Path):
+    (data / "gone.json").symlink_to("nowhere.json")
+    with pytest.raises(DataError, match=r"gone\.json: this is a link to nowhere\.json, which is n"):
+        expand("data/gone.json")
+    (data / "circle.json").symlink_to("circle.json")
+    with pytest.raises(DataError, match=r"circle\.json: this is a link to circle\.json, which"):
+        expand("data/circle.json")
+    with pytest.raises(DataError, match=r"info:2: this is a link to circle\.json, which is not"):
+        inside(data, "circle.json", "info:2")
+
+
 def test_folders_without_data(data: Path):
     (data / "empty").mkdir()
     with pytest.raises(DataError, match="data/empty: the folder holds no data file"):

@@ -12,6 +12,7 @@ import pytest
 from luthier.contracts.conversation import Origin, Record
 from luthier.contracts.corpus_step import Columns, Drop
 from luthier.core.errors import DataError
+from luthier.corpus import read as reading
 from luthier.corpus.load import load_corpus
 from luthier.corpus.read import read_batches
 from luthier.corpus.readers.source import Source
@@ -78,6 +79,14 @@ def test_rows_of_every_kind_in_the_order_of_the_names(write_rows):
     assert _Read(a, b).kept == read.kept
 
 
+def test_fields_that_nothing_is_read_from_are_counted(write_rows):
+    a = _source(write_rows("a.jsonl", [_alpaca(0, id=7, note=""), _alpaca(1, id=8, note="x")]))
+    b = _source(write_rows("b.jsonl", [{"text": "x", "id": 3}]))
+    found = _Read(a, b)
+    unused = {name: num for name, num in found.formats.items() if name.startswith("unused_")}
+    assert unused == {"unused_id@a.jsonl": 2, "unused_note@a.jsonl": 1, "unused_id@b.jsonl": 1}
+
+
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 1000])
 def test_batches_have_a_size_and_no_say(write_rows, batch_rows: int):
     sources = [
@@ -90,6 +99,17 @@ def test_batches_have_a_size_and_no_say(write_rows, batch_rows: int):
     assert set(sizes[:-1]) <= {batch_rows}
     whole = _Read(*sources)
     assert (read.kept, read.came, read.drops) == (whole.kept, whole.came, whole.drops)
+
+
+def test_a_batch_of_long_rows_ends_early(write_rows, monkeypatch):
+    rows: list[Any] = [_alpaca(0), {"text": "x" * 99}, _alpaca(1), {"prompt": "x" * 50}]
+    rows[3] |= {"chosen": "y" * 50, "rejected": "z"}
+    source = _source(write_rows("a.jsonl", [*rows, _alpaca(2)]))
+    whole = _Read(source)
+    monkeypatch.setattr(reading, "BATCH_CHARS", 99)
+    found = _Read(source)
+    assert [len(came["id"]) for _, came in found.batches] == [2, 2, 1]
+    assert (found.kept, found.came, found.drops) == (whole.kept, whole.came, whole.drops)
 
 
 def test_rows_that_are_left_out_are_kept_with_what_they_say(write_bytes):

@@ -7,6 +7,7 @@ import pytest
 
 from luthier.contracts.conversation import Origin, Record, Rejection
 from luthier.core.errors import DataError
+from luthier.corpus import source_rows as reading
 from luthier.corpus.bad_rows import RowError
 from luthier.corpus.formats import layout_finder
 from luthier.corpus.readers.source import Source
@@ -53,6 +54,21 @@ def test_a_bad_row_ends_it_where_the_user_wants_that(write_rows):
     path = write_rows("a.jsonl", [{"text": "a"}, {"text": 5}])
     with pytest.raises(DataError, match=r"a\.jsonl:2: text is the number 5.*\n.*on_bad_row: skip"):
         _read(path, CorpusSettings())
+
+
+def test_rows_that_can_not_be_read_are_not_heaped_up(write_bytes, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_UNREAD", 3)
+    good, bad = b'{"text": "a"}\n', b"{broken\n"
+    rows = _read(write_bytes("a.jsonl", good + 3 * bad + good + 3 * bad))
+    assert [row.rejection is None for row in rows] == [True, *3 * [False], True, *3 * [False]]
+    path = write_bytes("a.jsonl", good + 4 * bad + good)
+    with pytest.raises(DataError) as caught:
+        _read(path)
+    assert caught.value.problem.startswith(
+        "4 rows one after another can't be read; the first one: the line is not valid JSON"
+    )
+    assert caught.value.where == f"{path}:2"
+    assert str(caught.value.mend).endswith("; or name the file by what it holds.")
 
 
 @pytest.mark.parametrize("num_rows", [1, FIRST_ROWS, 5 * FIRST_ROWS])

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from luthier.dataset.checks import REMARKS, check_rows, overlap_notices, remark_notices
+from luthier.dataset.checks import (
+    REMARKS,
+    check_rows,
+    overlap_notices,
+    remark_notices,
+    unused_notices,
+)
 from luthier.dataset.row_table import Row, to_dataset
 from luthier.dataset.templates import resolve_template
 from luthier.dataset.transcript import Remark
@@ -94,6 +101,16 @@ def test_each_remark_is_said_once_with_its_count():
     (notice,) = notices
     assert str(notice).startswith("turn_by_turn: 2 of 4 rows (50.0 %) are written as one row for")
     assert str(notice).endswith("(a:1, b:2)")
+
+
+def test_fields_that_nothing_is_read_from_are_named():
+    assert unused_notices(Counter(), 5) == []
+    (notice,) = unused_notices(Counter(id=5, sytem=2), 5)
+    assert str(notice) == (
+        "unused_fields: of 5 rows, nothing was read from these fields: id (5), sytem (2)"
+    )
+    (notice,) = unused_notices(Counter({f"n{at}": 20 - at for at in range(12)}), 20)
+    assert str(notice).endswith("n9 (11), and 2 more")
 
 
 def test_overlap():

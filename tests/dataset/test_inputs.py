@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,3 +92,10 @@ def test_a_hub_data_set_that_cannot_be_found(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     with pytest.raises(DataError, match=r"o/n is no file here, and can't be found on the hub"):
         describe_inputs([Source("o/n", hub="o/n")])
+
+
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path):
+    pipe = tmp_path / "a.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="this is a pipe or a device, not an ordinary file"):
+        describe_inputs([Source("a", path=pipe)])

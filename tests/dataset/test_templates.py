@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from luthier.contracts.conversation import Message
 from luthier.core.errors import DataError, ModelError, SettingsError
 from luthier.dataset import templates
+from luthier.dataset.template_text import Asked, Outcome
 from luthier.dataset.templates import (
     END_OF_TURN,
     PROBE,
@@ -175,6 +177,43 @@ def test_a_failing_template_is_named_with_line_and_row(text, said):
 def test_a_template_that_runs_away_is_stopped(text, said):
     with pytest.raises(DataError, match=f"runs away: {said}"):
         ChatTemplate(text, {}).render(PROBE)
+
+
+def test_own_templates_need_no_process_and_others_have_one(load_tiny, monkeypatch):
+    def elsewhere(*_: object) -> list[Outcome]:
+        return [Outcome("elsewhere")]
+
+    monkeypatch.setattr(templates, "render_apart", elsewhere)
+    for name in END_OF_TURN:
+        for tokenizer in ("chatml", "llama3", "llama2"):
+            own, _ = resolve_template(load_tiny(tokenizer), name)
+            assert ChatTemplate.of(own).render(PROBE) != "elsewhere"
+            own.chat_template = f"{own.chat_template} "
+            assert ChatTemplate.of(own).render(PROBE) == "elsewhere"
+
+
+def test_what_is_foreseen_is_rendered_in_one_go(monkeypatch):
+    exchanges: list[int] = []
+    real = templates.render_apart
+
+    def counted(text: str, asked: Sequence[Asked], names: Mapping[str, str]) -> list[Outcome]:
+        exchanges.append(len(asked))
+        return real(text, asked, names)
+
+    monkeypatch.setattr(templates, "render_apart", counted)
+    template = ChatTemplate("{{ messages|length }}{{ 1 / (3 - messages|length) }}>", {})
+    template.foresee([(PROBE, False, False), (PROBE[:1], True, False), (PROBE, False, False)])
+    assert template.render(PROBE) == "21.0>"
+    assert template.render(PROBE[:1], add_generation_prompt=True) == "10.5>"
+    assert exchanges == [2]
+    assert template.render(PROBE) == "21.0>", "what was asked for once is forgotten"
+    assert exchanges == [2, 1]
+    template.foresee([((*PROBE, PROBE[0]), False, False)])
+    with pytest.raises(DataError, match=r"f\.json:4: .*division by zero .*user, assistant, user"):
+        template.render((*PROBE, PROBE[0]), where="f.json:4")
+    assert exchanges == [2, 1, 1]
+    template.foresee([])
+    assert exchanges == [2, 1, 1]
 
 
 def test_marks_are_those_of_transformers():

@@ -75,6 +75,7 @@ def test_a_folder_without_tokenizer(tmp_path):
         ("tokenizer.json", b"\xff\xfe", "not UTF-8 text"),
         ("tokenizer.json", b"[]", "not a JSON object"),
         ("tokenizer.json", b'{"version": "1.0"}', "not a tokenizer: "),
+        ("tokenizer_config.json", b'{"a": ' + b"[" * 99_999, r"damaged \(nested too deep\)"),
         ("tokenizer_config.json", b"{", r"tokenizer_config\.json:1: .*damaged \(not JSON"),
     ],
 )

@@ -3,8 +3,13 @@ from __future__ import annotations
 import pytest
 
 from luthier.core.errors import DataError
-from luthier.dataset.templates import ChatTemplate
-from luthier.dataset.transcript import transcribe, transcribe_by_turn, transcribe_whole
+from luthier.dataset.templates import ChatTemplate, Rendering
+from luthier.dataset.transcript import (
+    renderings,
+    transcribe,
+    transcribe_by_turn,
+    transcribe_whole,
+)
 
 PLAIN = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -40,6 +45,24 @@ def test_answers_are_placed_by_structure_and_not_by_their_words(conversation):
     assert answers(whole) == ["one", "[assistant]"]
     assert whole.turns() == (1, 3)
     assert not whole.remarks
+
+
+@pytest.mark.parametrize("turns", [[1, 3], [1], [3]])
+def test_what_is_foreseen_is_what_is_asked_for(conversation, turns, monkeypatch):
+    asked: list[Rendering] = []
+    real = ChatTemplate._render
+
+    def noted(self, messages, prompt, marked, where):
+        asked.append((tuple(messages), prompt, marked))
+        return real(self, messages, prompt, marked, where)
+
+    marked = PLAIN.replace("{{ m.content }}", "{% generation %}{{ m.content }}{% endgeneration %}")
+    for text in (PLAIN, marked):
+        foreseen = renderings(conversation.messages, turns, template(text))
+        monkeypatch.setattr(ChatTemplate, "_render", noted)
+        transcribe_whole(conversation, conversation.messages, turns, template(text))
+        assert sorted(asked, key=repr) == sorted(foreseen, key=repr)
+        asked.clear()
 
 
 def test_only_the_turns_asked_for_are_placed(conversation):

@@ -231,7 +231,8 @@ def test_a_folder_that_is_no_adapter(
         config.write_text("{")
     if harm == "cut off":
         weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="the adapter does not load onto this model"):
+    said = {"broken config": "not valid JSON", "cut off": "the weights can't be used"}
+    with pytest.raises(ModelError, match=said.get(harm, "the adapter does not load onto this")):
         apply_tuning(make_model(), LoraTuning(), str(folder))
 
 

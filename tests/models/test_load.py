@@ -175,8 +175,9 @@ def test_weights_that_are_cut_off(make_folder: Make, size: int) -> None:
     path = make_folder() / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     error = refused(path.parent)
-    assert error.problem.startswith("transformers can't load this model: ")
-    assert "the download is complete" in str(error.mend)
+    assert error.problem.startswith("the weights can't be used: ")
+    assert error.where == str(path)
+    assert "The download may be incomplete" in str(error.mend)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,14 @@ def test_a_config_that_does_not_fit(make_folder: Make, config: dict[str, Any]) -
     error = refused(make_folder(**config))
     assert error.problem.startswith("transformers can't load this model: ")
     assert "\n" not in error.problem
+
+
+def test_pickled_weights_are_refused_before_anything_slow(make_folder: Make) -> None:
+    folder = make_folder()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    for attempt in (lambda: check_model_path(settings(folder)), lambda: load(folder)):
+        with pytest.raises(ModelError, match=r"the weights are pickled \(pytorch_model\.bin\)"):
+            attempt()
 
 
 def test_missing_weights_are_not_made_up(make_folder: Make) -> None:

@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {
 def test_segments(config: Any) -> None:
     support = packing_support(config)
     assert (support.kind, support.reason) == ("segments", "each segment by itself")
-    assert support.notice() is None
+    assert support.notice("auto") is None
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_refused(config: Any, reason: str) -> None:
     support = packing_support(config)
     assert support.kind == "none"
     assert reason in support.reason
-    notice = support.notice()
+    notice = support.notice("auto")
     assert notice is not None
-    assert (notice.setting, notice.asked, notice.used) == ("packing", "true", "false")
+    assert (notice.setting, notice.asked, notice.used) == ("packing", "auto", "false")
 
 
 def test_a_stateful_class_is_refused_whatever_its_config_says(

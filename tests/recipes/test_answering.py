@@ -156,7 +156,9 @@ def test_a_base_model_that_moved_is_named(run_folder):
     assert "Set base_model_name_or_path in it" in str(e.value.mend)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"base_model_name_or_path": null}', "[" * 100_000]
+)
 def test_an_adapter_without_a_base_model_is_refused(run_folder, content):
     folder, _ = run_folder
     (folder / "adapter_config.json").write_text(content)

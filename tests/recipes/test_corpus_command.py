@@ -15,6 +15,7 @@ from luthier.corpus.runners import InProcess, Processes
 from luthier.corpus.steps.registry import STANDARD
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.corpus_command import (
+    MAX_SETTINGS_BYTES,
     PrepareCommand,
     choose_runner,
     is_settings_file,
@@ -81,6 +82,17 @@ def test_a_file_that_is_not_there_is_told_by_its_suffix(tmp_path: Path):
     assert is_settings_file(tmp_path / "gone.yaml")
     assert not is_settings_file(tmp_path / "gone.json")
     assert not is_settings_file(tmp_path / "gone")
+
+
+def test_json_that_is_long_or_nested_without_end_is_data(tmp_path: Path):
+    path = tmp_path / "rows.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    assert not is_settings_file(path)
+    settings = '{"train_file": "a.jsonl"}'
+    path.write_text(settings + " " * (MAX_SETTINGS_BYTES - len(settings)))
+    assert is_settings_file(path)
+    path.write_text(settings + " " * (MAX_SETTINGS_BYTES + 1 - len(settings)))
+    assert not is_settings_file(path)
 
 
 def test_json_in_another_encoding_is_data(tmp_path: Path):

@@ -31,7 +31,7 @@ COMPUTING = Computing(
 
 
 def settings(**values: Any) -> Any:
-    values = {"model_name_or_path": "m", **values}
+    values = {"model_name_or_path": "m", "packing": False, **values}
     return resolve((), [Entry(name, value, "test") for name, value in values.items()]).config
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from transformers import BloomConfig
 
 from luthier.core.errors import ModelError, SettingsError
 from luthier.recipes import inspection
@@ -64,6 +65,21 @@ def test_what_training_would_say_is_said_before(small_run: Any, recorder: Any, w
     copied.write_text(json.dumps(train[3]), encoding="utf-8")
     found = inspect_run(small_run.config(*flags, bf16=None), recorder, 1)
     assert "train_val_overlap" in {notice.setting for notice in found.notices}
+
+
+def test_the_estimate_is_that_of_the_batches_that_training_makes(
+    small_run: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+):
+    asked, refused = (small_run.config("--packing", value) for value in ("padding_free", "false"))
+    packed, padded = (inspect_run(config, recorder, 0) for config in (asked, refused))
+    assert packed.estimate.padding_share == 0
+    assert padded.estimate.padding_share > 0
+    assert inspect_run(small_run.config(), recorder, 0).estimate == packed.estimate
+    monkeypatch.setattr("luthier.recipes.packed.read_config", lambda _settings: BloomConfig())
+    for config in (asked, small_run.config()):
+        found = inspect_run(config, recorder, 0)
+        assert found.estimate == padded.estimate
+        assert [(n.setting, n.used) for n in found.notices] == [("packing", "false")]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ FULL = {"finetuning_type": "full"}
 
 
 def settings(**values: Any) -> RunConfig:
-    values = {"model_name_or_path": "m", "per_device_train_batch_size": 2, **values}
+    padded = {"model_name_or_path": "m", "per_device_train_batch_size": 2, "packing": False}
+    values = padded | values
     return resolve((), [Entry(name, value, "test") for name, value in values.items()]).config
 
 

@@ -25,6 +25,13 @@ def test_counts_of_a_users_own_step_have_their_names() -> None:
     assert [row.name.en for row in group.rows] == ["lowered", "language_en"]
 
 
+def test_fields_that_nothing_is_read_from_have_a_place() -> None:
+    step = {"name": "read", "counts": {"format_alpaca": 3, "unused_id": 3, "unused_a_b": 1}}
+    (group,) = contents.changes({"steps": [step]})
+    assert group.title.en == "Fields that nothing is read from, in rows"
+    assert [(row.name.en, row.count) for row in group.rows] == [("id", 3), ("a_b", 1)]
+
+
 def test_totals(manifest) -> None:
     rows, _, tokens = contents.totals(manifest["statistics"]).rows
     assert (rows.before.count, rows.before.share) == (1000, "100\u00a0%")

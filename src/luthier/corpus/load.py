@@ -118,6 +118,7 @@ def _load_source(source: Source, settings: CorpusSettings, seed: int, corpus: Co
             corpus.rejections.append(row.rejection)
         elif row.record is not None:
             corpus.formats[str(row.format)] += 1
+            corpus.unused.update(row.unused)
             corpus.conversations.append(row.record)
     _draw(source, seed, corpus, first)
 

@@ -111,6 +111,12 @@ def missing_path(path: Path, where: str | None = None) -> DataError:
         path: The path.
         where: What names the path, where that is not the path itself.
     """
+    if path.is_symlink():
+        return DataError(
+            f"this is a link to {path.readlink()}, which is not there",
+            where=where or str(path),
+            mend="Mend the link, or name the file that is meant.",
+        )
     there = path.parent
     missing = path.name
     while not there.is_dir() and there != there.parent:
@@ -140,10 +146,14 @@ def inside(folder: Path, name: str, where: str) -> Path:
         where: File and line of the data file.
 
     Raises:
-        DataError: The path leads out of the folder.
+        DataError: The path leads out of the folder, or is a link in a circle.
     """
     path = folder / name
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside = "\0" not in name and path.resolve().is_relative_to(folder.resolve())
+    except RuntimeError as error:  # what pathlib makes of a circle
+        raise missing_path(path, where) from error
+    if not is_inside:
         raise DataError(
             f"the path {name!r} leads out of the folder {folder}",
             where=where,

@@ -34,7 +34,7 @@ ACCOUNT = "step.json"
 READ = "read"
 """What reading is called among the steps."""
 
-FORMAT = 4
+FORMAT = 5
 """Counts up whenever the same step and settings would leave something else on disk."""
 
 Report = Callable[[str, int, int], None]

@@ -32,6 +32,9 @@ from luthier.corpus.unify import record_from_row
 BATCH_ROWS = 1000
 """Rows of one batch, those that are left out included."""
 
+BATCH_CHARS = 32 << 20
+"""Characters after which a batch ends, though it has fewer rows: rows may have 30 MB each."""
+
 
 def read_batches(
     sources: Sequence[Source],
@@ -51,7 +54,8 @@ def read_batches(
     Returns:
         Each batch as it is kept, with a drop for each row that is not, and as it came. A row that
         could not be read has its content under `text`. Counts say how many rows of a
-        source are of a format: `format_alpaca@rows.jsonl`.
+        source are of a format (`format_alpaca@rows.jsonl`), and how many have a field that nothing
+        is read from (`unused_id@rows.jsonl`).
 
     Raises:
         DataError: A source is damaged as a whole or of no known format, a row can't be used and
@@ -61,7 +65,7 @@ def read_batches(
     for source, row in _all_rows(sources, settings, seed):
         account.note(row)
         batch.add(source, row)
-        if len(batch.ids) == batch_rows:
+        if len(batch.ids) == batch_rows or batch.num_chars >= BATCH_CHARS:
             yield batch.part()
             batch = _Batch()
     if batch.ids:
@@ -115,26 +119,35 @@ class _Batch:
     names: list[str] = field(default_factory=list[str])
     keep: list[bool] = field(default_factory=list[bool])
     drops: list[Drop] = field(default_factory=list[Drop])
-    formats: Counter[str] = field(default_factory=Counter[str])
+    counts: Counter[str] = field(default_factory=Counter[str])
+    num_chars: int = 0
 
     def add(self, source: Source, row: SourceRow[Record]) -> None:
         """Take a row, kept or not."""
         rejection, id_ = row.rejection, f"{source.key}#{row.origin.row}"
         content = "" if rejection is None else rejection.content
-        self.records.append(row.record or Record(row.origin, text=content))
+        record = row.record or Record(row.origin, text=content)
+        self.records.append(record)
+        self.num_chars += _num_chars(record)
         self.ids.append(id_)
         self.names.append(source.name)
         self.keep.append(rejection is None)
         if rejection is not None:
             self.drops.append(Drop(id_, rejection.reason, rejection.detail))
         elif row.record is not None:
-            self.formats[f"format_{row.format}{_kind(row.record)}@{source.name}"] += 1
+            self.counts[f"format_{row.format}{_kind(row.record)}@{source.name}"] += 1
+            self.counts.update(f"unused_{name}@{source.name}" for name in row.unused)
 
     def part(self) -> tuple[StepResult, Columns]:
         """Return the batch as it is kept, and as it came."""
         came = columns_of(self.records, self.names, self.ids)
         kept = select(came, self.keep) if self.drops else came
-        return StepResult(kept, self.drops, self.formats), came
+        return StepResult(kept, self.drops, self.counts), came
+
+
+def _num_chars(record: Record) -> int:
+    turns = (*record.messages, *(record.chosen or ()), *(record.rejected or ()))
+    return len(record.text or "") + sum(len(turn.content) for turn in turns)
 
 
 def _kind(record: Record) -> str:

@@ -13,16 +13,21 @@ from typing import Generic, Protocol, TypeVar
 
 from luthier.contracts.conversation import Conversation, Origin, Record, Rejection
 from luthier.core.errors import DataError, did_you_mean
-from luthier.corpus.bad_rows import RowError, raise_rejection
+from luthier.corpus.bad_rows import MENDS, RowError, raise_rejection
 from luthier.corpus.filters import why_dropped
 from luthier.corpus.layouts import Layout, Row
 from luthier.corpus.readers.dispatch import read_source
 from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.unify import RowColumns
+from luthier.corpus.unused_fields import UnusedFields
 
 FIRST_ROWS = 10
 """Where none of this many rows at the head of a source is of a known format, none will be."""
+
+MAX_UNREAD = 100_000
+"""Where so many rows one after another can't be read, the file is of another kind. They would have
+to be held in memory until the next row that can."""
 
 _MAX_NAMES = 1_000
 """So many names of fields are kept, to offer the nearest."""
@@ -48,12 +53,14 @@ class SourceRow(Generic[T]):
         record: What it says; None where it could not be read.
         format: What its format is called.
         rejection: Why it is left out; None where it is kept.
+        unused: Names of its filled fields that nothing was read from.
     """
 
     origin: Origin
     record: T | None
     format: str | None
     rejection: Rejection | None
+    unused: tuple[str, ...] = ()
 
 
 class DeclaredFields:
@@ -123,13 +130,20 @@ def source_rows(
 
     Raises:
         DataError: The source is damaged as a whole or of no known format, a row can't be used and
-            `on_bad_row` is error.
+            `on_bad_row` is error, or more than `MAX_UNREAD` rows in a row can't be read.
     """
     is_strict = settings.on_bad_row == "error"
     columns = RowColumns.of(settings, source)
     unread: list[Rejection] = []
+    unused = UnusedFields(columns)
     unknown = _UnknownRows(give_up_after=1 if is_strict else FIRST_ROWS)
-    for origin, row in read_source(source, raise_rejection if is_strict else unread.append):
+
+    def keep(rejection: Rejection) -> None:
+        unread.append(rejection)
+        if len(unread) > MAX_UNREAD:
+            raise _too_many_unread(unread)
+
+    for origin, row in read_source(source, raise_rejection if is_strict else keep):
         yield from _drained(unread)
         if fields is not None:
             fields.note(row)
@@ -146,7 +160,8 @@ def source_rows(
             yield SourceRow(origin, None, None, rejection)
             continue
         unknown.is_settled = True
-        yield SourceRow(origin, record, layout.name, _filtered(record, settings, origin, row))
+        rejection = _filtered(record, settings, origin, row)
+        yield SourceRow(origin, record, layout.name, rejection, unused.of(row, layout))
     yield from _drained(unread)
     unknown.end()
 
@@ -163,6 +178,15 @@ def too_few(source: Source, num_usable: int) -> DataError:
 def not_sampled(source: Source, origin: Origin) -> Rejection:
     """Return the account of a row that `num_samples` left out."""
     return Rejection(origin, "not_sampled", f"num_samples is {source.num_samples}")
+
+
+def _too_many_unread(unread: list[Rejection]) -> DataError:
+    first = unread[0]
+    return DataError(
+        f"{len(unread):,} rows one after another can't be read; the first one: {first.detail}",
+        where=str(first.origin),
+        mend=f"{MENDS[first.reason]}; or name the file by what it holds.",
+    )
 
 
 def _filtered(

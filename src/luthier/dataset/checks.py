@@ -6,6 +6,7 @@ first origins. It reads the rows as they lie on disk and trusts nothing that mad
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 1_000
 NUM_ORIGINS = 3
+NUM_FIELDS = 10
 
 REMARKS: Mapping[Remark, str] = {
     "turn_by_turn": "are written as one row for each answer, because the template rewrites "
@@ -111,6 +113,22 @@ def remark_notices(remarks: Mapping[Remark, Sequence[str]], num_rows: int) -> li
         for remark, clause in REMARKS.items()
         if remarks.get(remark)
     ]
+
+
+def unused_notices(unused: Counter[str], num_rows: int) -> list[Notice]:
+    """Say which fields of the rows are passed over: one of them may be a slip of the pen.
+
+    Args:
+        unused: For each field, how many rows have it filled.
+        num_rows: Rows that were read.
+    """
+    if not unused:
+        return []
+    named = ", ".join(f"{name} ({count})" for name, count in unused.most_common(NUM_FIELDS))
+    rest = len(unused) - NUM_FIELDS
+    more = f", and {rest} more" if rest > 0 else ""
+    text = f"of {num_rows} rows, nothing was read from these fields: {named}{more}"
+    return [Notice(setting="unused_fields", asked="", used="", reason=text)]
 
 
 def overlap_notices(origins: Sequence[str], num_val: int) -> list[Notice]:

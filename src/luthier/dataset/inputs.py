@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import DataError
 from luthier.core.hashing import hash_file
+from luthier.corpus.readers.raw_file import check_data_file
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.sources import Source
 from luthier.dataset.settings import DatasetSettings
@@ -66,6 +67,7 @@ def describe_work(
 def _content(source: Source) -> dict[str, Any]:
     if source.path is None:
         return {"fingerprint": _hub_fingerprint(source)}
+    check_data_file(source.path)
     return {"sha256": _hash(source.path), "bytes": source.path.stat().st_size}
 
 

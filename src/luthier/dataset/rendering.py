@@ -20,7 +20,7 @@ warns of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,13 @@ from luthier.core.errors import DataError
 from luthier.dataset.masking import taught_tokens, without_end
 from luthier.dataset.templates import PROBE, ChatTemplate
 from luthier.dataset.tokens import Encoder, Tokens
-from luthier.dataset.transcript import Answer, Transcript, transcribe, transcribe_by_turn
+from luthier.dataset.transcript import (
+    Answer,
+    Transcript,
+    renderings,
+    transcribe,
+    transcribe_by_turn,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -127,13 +133,26 @@ class Renderer:
         Raises:
             DataError: The template refuses it, or its text is not valid Unicode.
         """
+        messages, turns = self._told(conversation)
+        return self.transcribe(conversation, messages, turns) if turns else []
+
+    def foresee(self, conversations: Iterable[Conversation]) -> None:
+        """Render in one go what `transcripts` will need for each of these conversations."""
+        told = map(self._told, conversations)
+        self.template.foresee(
+            rendering
+            for messages, turns in told
+            if turns
+            for rendering in renderings(messages, turns, self.template)
+        )
+
+    def _told(self, conversation: Conversation) -> tuple[tuple[Message, ...], list[int]]:
+        """Return the messages that are written out, and which of their turns are located."""
         messages = self.with_system(conversation.messages)
         turns = self._turns(conversation, messages)
-        if not turns:
-            return []
-        if not self.train_on_prompt:
+        if turns and not self.train_on_prompt:
             messages = messages[: turns[-1] + 1]  # what follows the last answer teaches nothing
-        return self.transcribe(conversation, messages, turns)
+        return messages, turns
 
     def transcribe(
         self, conversation: Conversation, messages: tuple[Message, ...], turns: Sequence[int]

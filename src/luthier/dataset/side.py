@@ -6,7 +6,7 @@ a split can't part them, with a reason for each row that left.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +38,7 @@ class Side:
         num_read: Rows read.
         num_cut: Rows that were cut to `cutoff_len`.
         num_tokens_cut: Tokens that they lost.
+        unused: For each field of the rows that nothing was read from, how many rows have it.
         remarks: For each remark the origins of the rows that carry it.
     """
 
@@ -47,6 +48,7 @@ class Side:
     num_read: int = 0
     num_cut: int = 0
     num_tokens_cut: int = 0
+    unused: Counter[str] = field(default_factory=Counter[str])
     remarks: defaultdict[Remark, list[str]] = field(
         default_factory=lambda: defaultdict[Remark, list[str]](list)
     )
@@ -82,7 +84,11 @@ class SideMaker:
         Raises:
             DataError: The template refuses a conversation, and `skip_refused` is off.
         """
-        side = Side(rejections=list(corpus.rejections), num_read=corpus.num_rows_read)
+        side = Side(
+            rejections=list(corpus.rejections),
+            num_read=corpus.num_rows_read,
+            unused=corpus.unused.copy(),
+        )
         num_all = len(corpus.conversations)
         for start in range(0, num_all, BATCH_SIZE):
             self.progress("tokenising", start, num_all)
@@ -93,6 +99,7 @@ class SideMaker:
     def _add(self, conversations: Sequence[Conversation], side: Side) -> None:
         transcripts: list[Transcript] = []
         owners: list[int] = []
+        self.renderer.foresee(conversations)
         for number, conversation in enumerate(conversations):
             written = self._transcripts(conversation, side)
             transcripts += written

@@ -2,22 +2,25 @@
 
 In: a tokenizer and the `template` setting. Out: the tokenizer with that template set as its own,
 so that what is saved renders the same in transformers and vLLM without luthier. Rendering goes
-through transformers' sandbox; templates and texts of unreasonable length are refused.
+through transformers' sandbox; templates and texts of unreasonable length are refused, and templates
+that luthier did not write run in a process with limits (`template_process.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.conversation import Message
 from luthier.contracts.notice import Notice
 from luthier.core.errors import DataError, ModelError, SettingsError, did_you_mean
+from luthier.dataset.template_process import render_apart
+from luthier.dataset.template_text import Asked, Outcome, render_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -41,11 +44,12 @@ MODEL_FAMILIES = (
 MAX_TEMPLATE_CHARS = 200_000
 """The longest templates in use have about 20,000 characters."""
 
-MAX_ADDED_CHARS = 1_000_000
-"""A rendered text may be longer than its messages by this much."""
-
 PROBE = (Message("user", "a"), Message("assistant", "b"))
 """The smallest conversation; a template that can't render it serves no chat."""
+
+
+Rendering = tuple[tuple[Message, ...], bool, bool]
+"""Messages, whether the generation prompt follows, and whether marks are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,9 @@ class ChatTemplate:
 
     text: str
     special_tokens: Mapping[str, str]
+    _ahead: dict[Rendering, Outcome] = field(
+        default_factory=dict[Rendering, Outcome], compare=False, repr=False
+    )
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
@@ -97,28 +104,36 @@ class ChatTemplate:
     def _render(
         self, messages: Sequence[Message], prompt: bool, marked: bool, where: str
     ) -> tuple[str, list[tuple[int, int]]]:
-        from jinja2 import TemplateError
-        from transformers.utils.chat_template_utils import render_jinja_template
+        ahead = self._ahead.pop((tuple(messages), prompt, marked), None)
+        outcome = ahead or self._outcomes([_asked(messages, prompt, marked)])[0]
+        if outcome.runaway is not None:
+            raise _runaway(outcome.runaway, where)
+        if outcome.refusal is not None:
+            raise _refusal(outcome.refusal, outcome.line, messages, where)
+        return outcome.text, [(start, end) for start, end in outcome.ranges]
 
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    def foresee(self, wanted: Iterable[Rendering]) -> None:
+        """Render in one go what will be asked for next; the outcomes wait until then.
+
+        Those that were foreseen before and not asked for are forgotten.
+        """
+        self._ahead.clear()
+        unique = [] if self.text in _own_texts() else list(dict.fromkeys(wanted))
+        if unique:
+            outcomes = self._outcomes([_asked(*one) for one in unique])
+            self._ahead.update(zip(unique, outcomes, strict=False))  # a hostile one ends the row
+
+    def _outcomes(self, asked: Sequence[Asked]) -> list[Outcome]:
+        """Render, in this process only what is luthier's own."""
         # Only those that it spells: transformers copies each at every call.
         names: dict[str, Any] = {n: t for n, t in self.special_tokens.items() if n in self.text}
-        try:
-            rendered: Any = render_jinja_template(
-                conversations=[turns],
-                chat_template=self.text,
-                add_generation_prompt=prompt,
-                return_assistant_tokens_mask=marked,
-                **names,
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise _refusal(error, turns, where) from error
-        except (MemoryError, RecursionError) as error:
-            raise _runaway(type(error).__name__, where) from error
-        texts, ranges = rendered
-        if len(texts[0]) > MAX_ADDED_CHARS + 10 * sum(len(m.content) for m in messages):
-            raise _runaway(f"{len(texts[0]):,} characters of text", where)
-        return texts[0], ranges[0] if marked else []
+        if self.text in _own_texts():
+            return [render_text(self.text, one, names) for one in asked]
+        return render_apart(self.text, asked, names)
+
+
+def _asked(messages: Sequence[Message], prompt: bool, marked: bool) -> Asked:
+    return Asked([(message.role, message.content) for message in messages], prompt, marked)
 
 
 def resolve_template(
@@ -184,12 +199,10 @@ def _built_in(tokenizer: PreTrainedTokenizerFast, name: str) -> tuple[str, list[
             f"the tokenizer has no end token, which template: {name} ends its answers with",
             mend='Add "eos_token" to the model\'s tokenizer_config.json.',
         )
-    file = resources.files("luthier.dataset") / "templates" / f"{name}.jinja"
-    text = file.read_text(encoding="utf-8")
-    if not prepends_bos(tokenizer):
-        text = text.replace("{{- bos_token }}\n", "")
     end = END_OF_TURN[name]
-    if end is None or len(tokenizer.encode(end, add_special_tokens=False)) == 1:
+    has_end = end is None or len(tokenizer.encode(end, add_special_tokens=False)) == 1
+    text = _own_text(name, with_bos=prepends_bos(tokenizer), with_end=has_end)
+    if has_end:
         return text, []
     notice = Notice(
         setting="template",
@@ -197,7 +210,27 @@ def _built_in(tokenizer: PreTrainedTokenizerFast, name: str) -> tuple[str, list[
         used=f"{name} with {tokenizer.eos_token}",
         reason=f"{end} is no token of this model, so its own end token ends each turn",
     )
-    return text.replace(f"'{end}'", "eos_token"), [notice]
+    return text, [notice]
+
+
+def _own_text(name: str, *, with_bos: bool, with_end: bool) -> str:
+    """Return the text of a built-in template, for a tokenizer with or without its tokens."""
+    file = resources.files("luthier.dataset") / "templates" / f"{name}.jinja"
+    text = file.read_text(encoding="utf-8")
+    if not with_bos:
+        text = text.replace("{{- bos_token }}\n", "")
+    return text if with_end else text.replace(f"'{END_OF_TURN[name]}'", "eos_token")
+
+
+@cache
+def _own_texts() -> frozenset[str]:
+    """Return all texts that built-in templates have: whoever carries one of them, it is ours."""
+    return frozenset(
+        _own_text(name, with_bos=with_bos, with_end=with_end)
+        for name in END_OF_TURN
+        for with_bos in (True, False)
+        for with_end in (True, False)
+    )
 
 
 def _from_file(template: str) -> str:
@@ -238,12 +271,12 @@ def _try_out(template: ChatTemplate, source: str) -> None:
         ) from error
 
 
-def _refusal(error: Exception, turns: Sequence[Mapping[str, str]], where: str) -> DataError:
-    line = _template_line(error)
+def _refusal(what: str, line: int | None, messages: Sequence[Message], where: str) -> DataError:
     place = f"line {line}: " if line is not None else ""
-    roles = ", ".join(turn["role"] for turn in turns[:8]) + (", ..." if len(turns) > 8 else "")
+    roles = ", ".join(message.role for message in messages[:8])
+    roles += ", ..." * (len(messages) > 8)
     return DataError(
-        f"the chat template fails at {place}{error or type(error).__name__} (roles: {roles})",
+        f"the chat template fails at {place}{what} (roles: {roles})",
         where=where or None,
         mend="Bring the row into the order of roles that the template knows, or choose another "
         "by the template setting.",
@@ -256,17 +289,3 @@ def _runaway(what: str, where: str) -> DataError:
         where=where or None,
         mend="Don't use this template; it may be hostile.",
     )
-
-
-def _template_line(error: Exception) -> int | None:
-    """Return the line of the template that an error comes from.
-
-    jinja2 rewrites tracebacks so that the template's own lines stand in them.
-    """
-    line: int | None = getattr(error, "lineno", None)
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename in {"<template>", "<unknown>"}:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -127,6 +127,8 @@ def _check_json(path: Path) -> None:
         raise _damaged(path, "not UTF-8 text") from error
     except json.JSONDecodeError as error:
         raise _damaged(path, f"not JSON: {error.msg}", error.lineno) from error
+    except RecursionError as error:
+        raise _damaged(path, "nested too deep") from error
     if not isinstance(value, dict):
         raise _damaged(path, "not a JSON object")
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from luthier.contracts.conversation import Conversation, Message
-from luthier.dataset.templates import ChatTemplate
+from luthier.dataset.templates import ChatTemplate, Rendering
 
 Remark = Literal[
     "turn_by_turn", "prompt_differs", "marks_ignored", "answer_rewritten", "control_tokens"
@@ -98,6 +98,18 @@ def transcribe(
     if whole is not None:
         return [whole]
     return transcribe_by_turn(conversation, messages, turns, template)
+
+
+def renderings(
+    messages: tuple[Message, ...], turns: Sequence[int], template: ChatTemplate
+) -> list[Rendering]:
+    """Return what `transcribe_whole` has rendered: many rows are rendered faster in one go."""
+    wanted: list[Rendering] = [(messages, False, template.marks_answers)]
+    for turn in turns:
+        wanted.append((messages[:turn], True, False))
+        if turn < len(messages) - 1:
+            wanted.append((messages[: turn + 1], False, False))
+    return wanted
 
 
 def transcribe_whole(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.core.errors import ModelError, SettingsError, nearest
+from luthier.core.errors import LuthierError, ModelError, SettingsError, nearest
+from luthier.models.safety import check_adapter_folder
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
 if TYPE_CHECKING:
@@ -90,11 +92,15 @@ def _continue_lora(model: PreTrainedModel, adapter: str) -> Any:
     from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
     try:
-        tuned = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        folder = adapter if Path(adapter).is_dir() else _fetch(adapter)
+        check_adapter_folder(Path(folder))
+        tuned = PeftModel.from_pretrained(model, folder, is_trainable=True)
         if _train_in_float32(tuned):
             # They were rounded to the base's type as they were loaded: read them again, exactly.
-            set_peft_model_state_dict(tuned, load_peft_weights(adapter))
+            set_peft_model_state_dict(tuned, load_peft_weights(folder))
         return tuned
+    except LuthierError:
+        raise
     except Exception as error:
         # Whatever peft raises here has its cause in the folder.
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -103,6 +109,13 @@ def _continue_lora(model: PreTrainedModel, adapter: str) -> Any:
             where=adapter,
             mend="Check that it is a LoRA folder made from this base model.",
         ) from error
+
+
+def _fetch(name: str) -> str:
+    """Return the folder of an adapter of the hub: its config and its safetensors, no pickle."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(name, allow_patterns=["adapter_config.json", "*.safetensors"])
 
 
 def _train_in_float32(model: torch.nn.Module) -> bool:

@@ -15,7 +15,7 @@ from luthier.contracts.notice import Notice
 from luthier.core.errors import LuthierError, ModelError, nearest
 from luthier.models.attention import choose_attention
 from luthier.models.quantisation import quantisation_config, train_safely_quantised
-from luthier.models.safety import read_model_config, refuse_code
+from luthier.models.safety import check_model_folder
 from luthier.models.settings import ModelSettings, QuantizationSettings
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ def check_model_path(settings: ModelSettings) -> None:
     """Find a wrong model path before anything slow starts.
 
     Raises:
-        ModelError: The folder is missing, is no model, or wants to run code.
+        ModelError: The folder is missing, is no model, wants to run code, or has weights that are
+            pickled or damaged.
     """
     folder = local_folder(settings.model_name_or_path)
     if folder is not None:
-        refuse_code(folder, read_model_config(folder), settings.trust_remote_code)
+        check_model_folder(folder, settings.trust_remote_code)
 
 
 def local_folder(name: str) -> Path | None:
@@ -120,6 +121,7 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder or name),
             trust_remote_code=settings.trust_remote_code,
+            use_safetensors=True,
             output_loading_info=True,
             **arguments,
         )
@@ -178,7 +180,7 @@ def _explain(name: str, folder: Path | None, error: Exception) -> LuthierError:
             where=name,
             mend="Check the name and the network, or give a local folder.",
         )
-    if not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+    if not any(folder.glob("*.safetensors")):
         return ModelError(
             "the folder holds no weights (*.safetensors)",
             where=name,

@@ -40,11 +40,15 @@ class PackingSupport:
     kind: Literal["segments", "none"]
     reason: str
 
-    def notice(self) -> Notice | None:
-        """Return what the user should know who asked for packing, if there is anything."""
+    def notice(self, asked: str) -> Notice | None:
+        """Return what the user should know who asked for packing, if there is anything.
+
+        Args:
+            asked: The setting `packing`, as it is written.
+        """
         if self.kind == "segments":
             return None
-        return Notice("packing", "true", "false", self.reason)
+        return Notice("packing", asked, "false", self.reason)
 
 
 def packing_support(config: PretrainedConfig) -> PackingSupport:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from luthier.checkpoints.store import FOLDER as CHECKPOINTS
-from luthier.checkpoints.store import MODEL, list_checkpoints
+from luthier.checkpoints.listing import FOLDER as CHECKPOINTS
+from luthier.checkpoints.listing import MODEL, list_checkpoints
 from luthier.contracts.conversation import Message
 from luthier.core.errors import ModelError
 from luthier.core.units import format_count
@@ -172,7 +172,7 @@ def _place(folder: Path) -> _Place:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         base, revision = config["base_model_name_or_path"], config.get("revision")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         base = revision = None
     if not base:
         problem = "the adapter does not say which base model it is for"

@@ -59,8 +59,10 @@ def formats_found(reading: StepOutcome) -> dict[str, dict[str, int]]:
     """Return for each source how many of its rows are of which format, as reading counted them."""
     found: dict[str, dict[str, int]] = {}
     for name, count in reading.account.counts.items():
-        format_, _, source = name.removeprefix("format_").partition("@")
-        found.setdefault(source, {})[format_] = count
+        kind, _, rest = name.partition("_")
+        format_, _, source = rest.partition("@")
+        if kind == "format":
+            found.setdefault(source, {})[format_] = count
     return found
 
 

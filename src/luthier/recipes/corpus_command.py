@@ -30,6 +30,9 @@ from luthier.recipes.corpus_card import sampled_drops
 from luthier.recipes.corpus_plan import CorpusPlan, planned, train_sources
 
 _CONFIGS = (".yaml", ".yml", ".toml")
+MAX_SETTINGS_BYTES = MIB
+"""A longer .json file is data: it is not read to find out."""
+
 _LITTLE_BYTES = 16 * MIB
 _RATE_ROWS = 300
 """Rows of each source whose tokens are counted to learn the tokenizer's rate."""
@@ -116,9 +119,11 @@ def is_settings_file(path: Path) -> bool:
         return True
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
+    if path.stat().st_size > MAX_SETTINGS_BYTES:
+        return False
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):  # the reader of data will say what is wrong
         return False
     if not isinstance(found, dict):
         return False

@@ -67,7 +67,7 @@ def estimate_run(
     per_epoch = -(-len(sizes) // config.batches.gradient_accumulation_steps)
     num_steps = count_steps(config.training.num_train_epochs, per_epoch, config.training.max_steps)
     flops = flops_per_token(shape, recomputes) * computed * num_steps / per_epoch
-    efficiency = EFFICIENCY[bool(config.batches.packing)]
+    efficiency = EFFICIENCY[config.batches.is_packed]
     memory = estimate_memory(
         config, shape, worst_rows(config, lengths), computing, recompute=recomputes
     )

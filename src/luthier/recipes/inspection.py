@@ -21,6 +21,7 @@ from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.estimate import Estimate, estimate_run
 from luthier.recipes.machine import available_memory, measure_matrix_rates
 from luthier.recipes.memory_estimate import Computing, ModelShape, model_shape
+from luthier.recipes.packed import settle_packing
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
 from luthier.recipes.shown_rows import ShownRow, show_row
@@ -53,13 +54,14 @@ def inspect_run(
         LuthierError: As training itself would.
     """
     check_model_path(config.model)
+    config, packing_notice = settle_packing(config)
     data = prepare_data(config, screen)
     train = data.prepared.train
     random = np.random.default_rng(derive_seed(config.run.seed, "inspect"))
     chosen = random.permutation(len(train))[:num_rows].tolist()
     drawn = [train[index] for index in sorted(chosen)]
     shape, device = shape_of(config), choose_device()
-    precision, notice = choose_precision(config.training, device)
+    precision, precision_notice = choose_precision(config.training, device)
     losses: Sequence[list[float | None] | None] = [None] * len(drawn)
     if with_losses:
         screen.say(f"Loading {config.model.model_name_or_path}")
@@ -76,8 +78,9 @@ def inspect_run(
         full_logits=config.run.trainer != "luthier",
     )
     estimate = estimate_run(config, row_lengths(train), shape, computing)
-    notices = (*data.notices, *(n for n in (notice, estimate.notice) if n is not None))
-    return Inspection(data, rows, shape, estimate, precision.name, notices)
+    notices = (*data.notices, precision_notice, packing_notice, estimate.notice)
+    found = tuple(notice for notice in notices if notice is not None)
+    return Inspection(data, rows, shape, estimate, precision.name, found)
 
 
 def _losses(

@@ -161,7 +161,7 @@ def _activations(
     recompute: bool,
 ) -> int:
     tokens, value_bytes = num_positions(config, lengths), computing.value_bytes
-    on_cpu, packed = computing.device_type == "cpu", bool(config.batches.packing)
+    on_cpu, packed = computing.device_type == "cpu", config.batches.is_packed
     stream = tokens * shape.hidden_size * _stored_bytes(config, value_bytes)
     # The inputs of both norms, and in the computed type: their outputs, queries, keys, values, what
     # attention gives, and the feed-forward part before, within and after its activation.
@@ -201,7 +201,7 @@ def _loss(config: RunConfig, shape: ModelShape, tokens: int, computing: Computin
 
 def num_positions(config: RunConfig, lengths: Sequence[int]) -> int:
     """Return the positions that a batch of rows of these lengths takes."""
-    return sum(lengths) if config.batches.packing else len(lengths) * max(lengths)
+    return sum(lengths) if config.batches.is_packed else len(lengths) * max(lengths)
 
 
 def worst_rows(config: RunConfig, lengths: Sequence[int]) -> list[int]:

@@ -161,6 +161,8 @@ def _change(step: str, name: str) -> tuple[tuple[str, str | None], Text]:
     verb, _, rest = name.partition("_")
     if step == "pii" and verb in _PII_VERBS:
         return ("pii", verb), name_of("pii", rest)
+    if step == "read" and verb == "unused":
+        return ("unused", None), Text.same(rest)
     if verb == "reported":
         return ("reported", None), reason_words(step, rest).name
     if step == "repair":

@@ -39,30 +39,46 @@ def open_data_file(path: Path) -> BinaryIO:
             says, or can't be read.
         MissingExtraError: It is .zst, and zstandard is not installed.
     """
+    check_data_file(path)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(
-                "this is a folder, a file is needed",
-                where=str(path),
-                mend="Name a file in it.",
-            )
-        # Opening a pipe would wait for ever; a device never ends.
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(
-                "this is a pipe or a device, not an ordinary file",
-                where=str(path),
-                mend="Write the data to a file first: it is read more than once.",
-            )
-        if status.st_size == 0:
-            raise empty_error(path)
         return open_unpacked(path)
     except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def check_data_file(path: Path) -> None:
+    """Refuse what is no file with data, before anything opens it.
+
+    Raises:
+        DataError: It is missing, a folder, not an ordinary file, or empty.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if stat.S_ISDIR(status.st_mode):
         raise DataError(
-            f"the file can't be read: {error.strerror or error}",
+            "this is a folder, a file is needed",
             where=str(path),
-            mend="Check the path and its permissions.",
-        ) from error
+            mend="Name a file in it.",
+        )
+    # Opening a pipe would wait for ever; a device never ends.
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(
+            "this is a pipe or a device, not an ordinary file",
+            where=str(path),
+            mend="Write the data to a file first: it is read more than once.",
+        )
+    if status.st_size == 0:
+        raise empty_error(path)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the file can't be read: {error.strerror or error}",
+        where=str(path),
+        mend="Check the path and its permissions.",
+    )
 
 
 def empty_error(path: Path, what: str = "the file is empty") -> DataError:
