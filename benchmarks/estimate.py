@@ -33,6 +33,10 @@ MIB = 2**20
 
 class _Go:
     requested = False
+    has_work = False
+
+    def take_checkpoint_request(self) -> bool:
+        return False
 
 
 def run(flags: list[str]) -> dict[str, Any]:

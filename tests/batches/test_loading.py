@@ -46,7 +46,8 @@ def read(act: Any) -> list[Any]:
 
 
 def test_a_worker_that_is_killed() -> None:
-    with pytest.raises(RunError, match=r"a worker process that builds batches died: DataLoader worker .*pid"):
+    died = r"a worker process that builds batches died: DataLoader worker .*pid"
+    with pytest.raises(RunError, match=died):
         read(die)
 
 

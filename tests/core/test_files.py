@@ -241,8 +241,13 @@ def test_staged_files_come_whole_and_the_named_ones_last(
 
 def test_staged_files_of_a_failed_block_never_come(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), staged_files(tmp_path) as staging:
-        (staging / "a").write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with staged_files(tmp_path) as staging:
+            (staging / "a").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"

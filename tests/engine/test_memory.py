@@ -15,7 +15,7 @@ from luthier.contracts.counting import count_positions
 from luthier.contracts.notice import Notice
 from luthier.core.errors import RunError
 from luthier.engine.loop import train
-from luthier.engine.memory import MicroBatches, is_out_of_memory, undivided
+from luthier.engine.memory import MicroBatches, is_out_of_memory, memory_errors, undivided
 from luthier.objectives.sft import SupervisedFineTuning
 
 Make = Callable[..., Any]
@@ -96,7 +96,7 @@ def test_the_update_is_the_same(
     assert short.progress == plain.progress
     (notice,) = told
     assert notice.setting == "per_device_train_batch_size"
-    assert "memory ran out: micro-batches are halved, the step stays the same" in str(notice)
+    assert "memory ran out: batches are halved, the result stays the same" in str(notice)
 
 
 def test_the_smaller_size_stays(make_training: Make, make_rows: Make) -> None:
@@ -255,3 +255,17 @@ def test_a_real_limit_of_memory() -> None:
     first, *_, last = map(int, done.stdout.split()[1:])
     assert first == 16
     assert last <= 8
+
+
+@pytest.mark.parametrize("error", [ON_GPU, ON_CPU])
+def test_memory_that_runs_out_beside_the_batches_is_an_error_of_the_users(error: Exception):
+    beside = "memory ran out beside the batches"
+    with pytest.raises(RunError, match=beside) as caught, memory_errors():
+        raise error
+    assert caught.value.mend is not None
+    assert "adafactor" in caught.value.mend
+
+
+def test_other_errors_pass_as_they_are():
+    with pytest.raises(RuntimeError, match="something else"), memory_errors():
+        raise RuntimeError("something else")

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from luthier.batches.collate import causal_lm_collate
-from luthier.contracts.training import LossSum
+from luthier.batches.cutting import split_batch
+from luthier.contracts.notice import Notice
+from luthier.contracts.training import LossSum, StopAskedError
+from luthier.engine.memory import MicroBatches
 from luthier.engine.precision import Precision
 from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.objectives.sft import SupervisedFineTuning
@@ -134,3 +137,33 @@ def test_computes_in_the_precision_of_training(model: Any) -> None:
     rough = measure([], precision=Precision(torch.bfloat16, "cpu"))(model)["eval_loss"]
     assert rough == pytest.approx(exact, abs=0.05)
     assert rough != exact
+
+
+def test_memory_that_runs_out_cuts_the_batch(model: Any) -> None:
+    told: list[Notice] = []
+    plain = SupervisedFineTuning()
+
+    class Scarce:
+        def weight(self, batch: Any) -> torch.Tensor:
+            return plain.weight(batch)
+
+        def __call__(self, model: Any, batch: Any) -> LossSum:
+            if batch["input_ids"].numel() > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return plain(model, batch)
+
+    micro_batches = MicroBatches(split_batch, None, told.append, "per_device_eval_batch_size")
+    found = measure([], objective=Scarce(), micro_batches=micro_batches)(model)
+    expected = measure([])(model)
+    for name in ("eval_loss", "eval_token_accuracy", "eval_supervised_tokens"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+    (notice,) = told
+    assert notice.setting == "per_device_eval_batch_size"
+
+
+def test_a_stop_gives_it_up_and_the_mode_comes_back(model: Any) -> None:
+    answers = iter([False, True])
+    model.train()
+    with pytest.raises(StopAskedError):
+        measure([1], is_stopped=lambda: next(answers))(model)
+    assert model.training

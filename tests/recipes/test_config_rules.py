@@ -26,6 +26,7 @@ ADAPTER = "adapter_name_or_path: out"
 NO_ROWS = "is set, and there are no validation rows"
 QUANTISED = "is for LoRA on a frozen base"
 NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
+OWN_LOOP = "is set, and only luthier's own loop looks"
 HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
 
 # (the setting, the line that breaks the rule, other lines, the problem, what makes it right)
@@ -53,6 +54,20 @@ CASES = [
      "val_size: 0"),
     ("resume_from_checkpoint", "resume_from_checkpoint: true", BY_TRANSFORMERS, "no exact resume",
      "trainer: luthier"),
+    ("allow_change", "allow_change: seed", "", "is set, and the run goes on from no checkpoint",
+     "resume_from_checkpoint: true"),
+    ("early_stopping_patience", "early_stopping_patience: 2", "", NO_ROWS, "val_size: 0.1"),
+    ("max_nonfinite_steps", "max_nonfinite_steps: 2", BY_TRANSFORMERS, OWN_LOOP,
+     "trainer: luthier"),
+    ("max_rollbacks", "max_rollbacks: 2", BY_TRANSFORMERS, OWN_LOOP, "trainer: luthier"),
+    ("loss_spike_threshold", "loss_spike_threshold: 2", BY_TRANSFORMERS, OWN_LOOP,
+     "trainer: luthier"),
+    ("on_loss_spike", "on_loss_spike: rollback", BY_TRANSFORMERS, OWN_LOOP, "trainer: luthier"),
+    ("early_stopping_patience", "early_stopping_patience: 2", f"{BY_TRANSFORMERS}\nval_size: 0.1",
+     OWN_LOOP, "val_size: 0.1"),
+    ("save_in_background", "save_in_background: true", BY_TRANSFORMERS, NO_CHECKPOINTS,
+     "trainer: luthier"),
+    ("on_full_disk", "on_full_disk: pause", BY_TRANSFORMERS, NO_CHECKPOINTS, "trainer: luthier"),
     ("save_steps", "save_steps: 3", BY_TRANSFORMERS, NO_CHECKPOINTS, "trainer: luthier"),
     ("save_total_limit", "save_total_limit: 3", BY_TRANSFORMERS, NO_CHECKPOINTS,
      "trainer: luthier"),
@@ -146,6 +161,8 @@ def test_a_default_that_is_spelled_out_breaks_no_rule(resolve_text: Resolve):
         f"{FREEZE}\nval_size: 0.5",
         "optim: adafactor",
         BY_TRANSFORMERS,
+        f"{BY_TRANSFORMERS}\npacking: false",
+        "group_by_length: true",
         ADAPTER,
         "save_strategy: no\nresume_from_checkpoint: true",
         "on_long_row: drop",

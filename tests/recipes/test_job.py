@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from luthier.core.errors import RunError
-from luthier.recipes.job import build_evaluator, build_job, model_writer
+from luthier.recipes.job import build_evaluator, build_job, model_taker, model_writer
 
 
 @pytest.fixture
@@ -79,6 +79,18 @@ def test_the_writer_saves_the_model_as_it_stands(build: Any, tmp_path: Path):
     model_writer(job)(tmp_path / "written")
     saved = load_file(tmp_path / "written" / "model.safetensors")
     assert (saved["lm_head.weight"] == 0.5).all()
+
+
+@pytest.mark.parametrize("as_copy", [False, True])
+def test_the_model_is_taken_as_it_stands_or_as_a_copy(build: Any, tmp_path: Path, as_copy: bool):
+    job = build("--finetuning_type", "full")
+    with torch.no_grad():
+        job.model.lm_head.weight.fill_(0.5)
+        taken = model_taker(job)(as_copy)
+        job.model.lm_head.weight.fill_(0.25)
+    taken.write(tmp_path / "written")
+    saved = load_file(tmp_path / "written" / "model.safetensors")
+    assert (saved["lm_head.weight"] == (0.5 if as_copy else 0.25)).all()
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

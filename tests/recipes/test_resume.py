@@ -189,9 +189,18 @@ def test_a_change_that_is_allowed_is_taken_and_told(tmp_path: Path):
         "learning_rate: 2e-05 -> 0.1 (allow_change)",
         "seed: 42 -> 1 (allow_change)",
     ]
-    message = r"other settings: learning_rate: .*\n  .* all the same: --allow_change learning_rate"
+    message = r"settings: learning_rate: .*\n  .* all the same: --allow_change learning_rate,seed$"
     with pytest.raises(RunError, match=message):
         settle_differences(saved, today, ["seed"])
+
+
+def test_a_setting_that_is_no_longer_used_may_be_allowed(tmp_path: Path):
+    saved = make_checkpoint(tmp_path, 3, fingerprint(packing=True))
+    today = fingerprint(packing=False)
+    with pytest.raises(RunError, match=r"--allow_change packing,packing_window$"):
+        settle_differences(saved, today, [])
+    notices = settle_differences(saved, today, ["packing", "packing_window"])
+    assert "packing_window: 1024 -> None (allow_change)" in map(str, notices)
 
 
 def test_what_the_tensors_belong_to_can_not_be_allowed(tmp_path: Path):

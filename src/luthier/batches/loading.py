@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import signal
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +40,26 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
         timeout=WORKER_TIMEOUT_S if num_workers else 0,
+        worker_init_fn=_share_by_name if num_workers else None,
     )
+
+
+def _share_by_name(worker: int) -> None:
+    # By default a batch is fetched from its worker by a call that has no time limit.
+    del worker
+    torch.multiprocessing.set_sharing_strategy("file_system")
+
+
+def _end_workers() -> None:
+    # Python waits at its end for workers that it asked to end, for ever where one hangs.
+    workers = multiprocessing.active_children()
+    if workers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch takes each death for a failure
+    for worker in workers:
+        worker.kill()
+
+
+atexit.register(_end_workers)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from a checkpoint cuts as it did before.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -42,6 +43,7 @@ class MicroBatches:
         split: Split = undivided,
         max_positions: int | None = None,
         tell: Callable[[Notice], None] = lambda notice: None,
+        setting: str = "per_device_train_batch_size",
     ) -> None:
         """Set the size to begin with.
 
@@ -49,10 +51,12 @@ class MicroBatches:
             split: Cuts one batch.
             max_positions: Positions that a micro-batch may have; None: as many as it has.
             tell: Told once when memory runs out and the size is halved.
+            setting: The one that the size is in place of, for that notice.
         """
         self.max_positions = max_positions
         self._split = split
         self._tell = tell
+        self._setting = setting
         self._told = False
         self._under_way: Batch | None = None
 
@@ -117,13 +121,33 @@ class MicroBatches:
         self.max_positions = smaller
         if not self._told:
             self._told = True
-            reason = "memory ran out: micro-batches are halved, the step stays the same"
+            reason = "memory ran out: batches are halved, the result stays the same"
             self._tell(self.notice(f"{failed:,} tokens at once", reason))
 
     def notice(self, asked: str, reason: str) -> Notice:
         """Return the size in use as it is said and recorded."""
         used = f"at most {self.max_positions:,} tokens at once"
-        return Notice("per_device_train_batch_size", asked, used, reason)
+        return Notice(self._setting, asked, used, reason)
+
+
+@contextmanager
+def memory_errors() -> Generator[None]:
+    """Turn memory that runs out where no smaller batch would help into an error that says so.
+
+    Raises:
+        RunError: In place of torch's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"memory ran out beside the batches, where weights and optimiser lie: "
+            f"{str(error).partition(chr(10))[0]}",
+            mend="Train less of the model (finetuning_type: lora), set optim: adafactor, or free "
+            "memory that other processes hold.",
+        ) from error
 
 
 def row_too_large(num_tokens: int, cause: str) -> RunError:

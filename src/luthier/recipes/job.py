@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from luthier.batches.cutting import split_batch
 from luthier.batches.flat import build_collator
 from luthier.batches.stream import evaluation_batches
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import Evaluator
 from luthier.core.seeds import derive_seed
 from luthier.dataset.prepared import row_lengths
+from luthier.engine.memory import MicroBatches
 from luthier.engine.precision import Precision, choose_device, choose_precision
 from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.models.adapters import ParameterCount, apply_tuning, count_parameters
@@ -130,12 +132,17 @@ def _lighten(model: Any, is_lora: bool, *, has_liger: bool) -> None:
         share_lora_products(model)
 
 
-def build_evaluator(job: Job, is_stopped: Callable[[], bool] = lambda: False) -> Evaluator | None:
+def build_evaluator(
+    job: Job,
+    is_stopped: Callable[[], bool] = lambda: False,
+    tell: Callable[[Notice], None] = lambda notice: None,
+) -> Evaluator | None:
     """Return what measures the model on the validation rows, if there are any.
 
     Args:
         job: Model, rows and settings.
         is_stopped: Asked between batches: whether to give up, because the run is to stop.
+        tell: Told when memory runs out and batches are cut.
     """
     rows = job.data.prepared.val
     if rows is None:
@@ -148,6 +155,7 @@ def build_evaluator(job: Job, is_stopped: Callable[[], bool] = lambda: False) ->
         precision=job.precision,
         device=job.device,
         is_stopped=is_stopped,
+        micro_batches=MicroBatches(split_batch, None, tell, "per_device_eval_batch_size"),
     )
 
 

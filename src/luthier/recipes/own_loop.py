@@ -99,7 +99,7 @@ def build_loop_run(
         eval_every=cadence(training.eval_strategy, training.eval_steps),
         save_every=cadence(training.save_strategy, training.save_steps),
         eval_on_start=training.eval_on_start,
-        evaluator=build_evaluator(job, lambda: stop.requested),
+        evaluator=build_evaluator(job, lambda: stop.requested, tell),
         sink=store,
         observers=observers,
     )

@@ -125,11 +125,14 @@ def settle_differences(
         SettingsError: A name is unknown, or can't be changed on the way.
         RunError: Names each difference that is not allowed, with both values.
     """
+    saved = read_manifest(checkpoint)["fingerprint"]
+    # A setting that is of no use any more (packing_window, say) stands in the older one only.
+    known = saved.keys() | fingerprint.keys()
     for name in allowed:
-        if name not in fingerprint:
+        if name not in known:
             raise SettingsError(
                 f"allow_change: {name} is nothing that a run depends on",
-                mend=did_you_mean(name, fingerprint.keys() - _FIXED),
+                mend=did_you_mean(name, known - _FIXED),
             )
         if name in _FIXED:
             raise SettingsError(
@@ -137,10 +140,9 @@ def settle_differences(
                 "belong to it",
                 mend="Begin a new run in another output_dir. It can start from this one's model.",
             )
-    saved = read_manifest(checkpoint)["fingerprint"]
     different = {
         name: (str(saved.get(name)), str(fingerprint.get(name)))
-        for name in sorted(saved.keys() | fingerprint.keys())
+        for name in sorted(known)
         if saved.get(name) != fingerprint.get(name)
     }
     refused = {name: values for name, values in different.items() if name not in allowed}
@@ -149,9 +151,10 @@ def settle_differences(
             f"{_NAMES.get(name, name)}: {was} -> {now}" for name, (was, now) in refused.items()
         ]
         mend = "Use the same settings to go on, or another output_dir for a new run."
-        changeable = [name for name in refused if name not in _FIXED and name in fingerprint]
+        changeable = [name for name in refused if name not in _FIXED]
         if len(changeable) == len(refused):
-            mend += f" To go on all the same: --allow_change {','.join(changeable)}"
+            names = ",".join([*changeable, *allowed])
+            mend += f" To go on all the same: --allow_change {names}"
         raise RunError(
             "this checkpoint was made with other settings: " + "; ".join(lines),
             where=str(checkpoint),

@@ -24,7 +24,7 @@ from luthier.core.files import staged_files
 from luthier.core.lock import locked_folder
 from luthier.engine.guards import DivergedError
 from luthier.engine.loop import train
-from luthier.engine.memory import MicroBatches
+from luthier.engine.memory import MicroBatches, memory_errors
 from luthier.engine.metrics_file import MetricsFile, read_metrics
 from luthier.models.load import check_model_path
 from luthier.recipes.events import EVENTS, EventFile
@@ -112,7 +112,7 @@ def run_training(
     refuse_many_processes(os.environ)
     check_model_path(config.model)
     folder = open_run_folder(config)
-    with locked_folder(folder, screen.say), worker_errors():
+    with locked_folder(folder, screen.say), worker_errors(), memory_errors():
         remove_unfinished(folder)
         checkpoint = find_checkpoint(config, folder, screen.say)
         job = build_job(config, folder, checkpoint, screen)
