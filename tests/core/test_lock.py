@@ -15,15 +15,15 @@ from luthier.core import lock
 from luthier.core.errors import RunError
 from luthier.core.lock import LOCK, locked_folder
 
-HOLD = """
+HOLD = r"""
 import os, sys, time
 from pathlib import Path
 from luthier.core.lock import locked_folder
 with locked_folder(Path(sys.argv[1]), print):
     if "fork" in sys.argv and os.fork() == 0:
-        print("child", os.getpid(), flush=True)
+        os.write(1, f"child {os.getpid()}\n".encode())
         time.sleep(60)
-    print("held", flush=True)
+    os.write(1, b"held\n")
     time.sleep(60)
 """
 

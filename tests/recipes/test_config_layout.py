@@ -79,7 +79,7 @@ def test_which_settings_take_brackets():
         *("lora_target", "additional_target", "freeze_extra_modules"),
         *("sources", "steps", "step_settings", "quality_report_only", "languages", "pii_kinds"),
         *("pii_phone_regions", "pii_allow", "exact_source_priority", "decontaminate_files"),
-        "sample_weights",
+        *("sample_weights", "allow_change"),
     }
 
 

@@ -65,6 +65,12 @@ def test_other_files_are_protected_even_from_overwriting(tmp_path: Path, flags: 
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_what_a_process_left_before_it_had_begun_a_run_is_in_nobodys_way(tmp_path: Path):
+    for name in (".luthier-lock", ".staging-write-test-7", ".staging-run.yaml-7"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    assert open_run_folder(config_of(output_dir=str(tmp_path))) == tmp_path
+
+
 def test_opening_removes_nothing_and_clearing_all_but_the_folder(tmp_path: Path):
     folder = make_run(tmp_path / "out")
     config = config_of(output_dir=str(folder), overwrite_output_dir=True)

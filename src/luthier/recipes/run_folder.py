@@ -7,6 +7,7 @@ again as it is.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ def open_run_folder(config: RunConfig) -> Path:
         _refuse_used(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".luthier-write-test"
+        probe = folder / f"{STAGING_PREFIX}write-test-{os.getpid()}"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # Whoever holds the lock may take it for a dead process's.
     except OSError as error:
         raise RunError(
             f"output_dir can't be written: {error.strerror or error}",
@@ -132,12 +133,17 @@ def _refuse_used(folder: Path) -> None:
             mend="Go on with it by --resume_from_checkpoint, remove it by --overwrite_output_dir, "
             "or choose another --output_dir.",
         )
-    if folder.is_dir() and any(item.name != LOCK for item in folder.iterdir()):
+    if folder.is_dir() and not all(_is_left_behind(item.name) for item in folder.iterdir()):
         raise RunError(
             "output_dir is not empty, and what is in it is no run of luthier's",
             where=str(folder),
             mend="Choose another --output_dir.",
         )
+
+
+def _is_left_behind(name: str) -> bool:
+    # By a process that was killed before it had begun a run.
+    return name == LOCK or name.startswith(STAGING_PREFIX)
 
 
 def write_run_yaml(folder: Path, config: RunConfig) -> None:
