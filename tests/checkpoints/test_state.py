@@ -21,7 +21,7 @@ from luthier.checkpoints.state import (
     take_optimizer,
     take_random,
 )
-from luthier.contracts.training import Accumulation
+from luthier.contracts.training import Accumulation, MetricSum
 
 
 def write(name: str, taken: tuple[Any, ...], folder: Path) -> None:
@@ -190,7 +190,8 @@ def test_gradients_are_named_by_the_optimisers_order(tmp_path: Path) -> None:
     weight = net.get_parameter("1.weight")
     weight.grad = torch.full_like(weight, 0.1)
     assert take_gradients(optimizer, Accumulation(), as_copy=False).keys() == {"1"}
-    taken = take_gradients(optimizer, Accumulation(2, torch.tensor(1.5)), as_copy=True)
+    told = {"rewards/margins": MetricSum(torch.tensor([1.0, -2.0]), torch.tensor(3))}
+    taken = take_gradients(optimizer, Accumulation(2, torch.tensor(1.5), told), as_copy=True)
     weight.grad.zero_()
     write("gradients", (taken,), tmp_path)
     fresh, done = model(), Accumulation()
@@ -201,6 +202,8 @@ def test_gradients_are_named_by_the_optimisers_order(tmp_path: Path) -> None:
     assert found_gradient is not None
     assert torch.equal(found_gradient, torch.full_like(weight, 0.1))
     assert done.loss_total == torch.tensor(1.5)
+    (name, metric), *others = done.metrics.items()
+    assert (name, metric.mean(), others) == ("rewards/margins", 1.0, [])
 
 
 def test_a_gradient_is_laid_out_as_its_parameter(tmp_path: Path) -> None:

@@ -15,7 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from luthier.batches.collate import causal_lm_collate
 from luthier.contracts.counting import count_rows, count_supervised, count_tokens
-from luthier.contracts.training import Accumulation, LossSum, Progress, StopAskedError
+from luthier.contracts.training import (
+    Accumulation,
+    LossSum,
+    MetricSum,
+    Progress,
+    StopAskedError,
+)
 from luthier.core.errors import RunError
 from luthier.engine.guards import DivergedError, Event, Guards
 from luthier.engine.loop import add_gradients, evaluate, remember_best, train, training_step
@@ -299,7 +305,12 @@ class Unread(SupervisedFineTuning):
         logits_BLV = model(batch["input_ids"])[:, :-1]
         targets_BL = batch["labels"][:, 1:]
         total = cross_entropy(logits_BLV.flatten(0, 1), targets_BL.flatten(), reduction="sum")
-        return LossSum(total, *torch.zeros(3))
+        metrics = {
+            "positions": MetricSum(total.detach(), torch.full((), targets_BL.numel())),
+            "bins": MetricSum(total.detach() * torch.tensor([1.0, -2.0]), torch.ones(())),
+        }
+        zero = torch.zeros(())
+        return LossSum(total, zero, zero, metrics=metrics)
 
 
 def test_between_lines_of_the_log_the_engine_does_not_wait(make_training: Make) -> None:
@@ -323,7 +334,7 @@ def test_between_lines_of_the_log_the_engine_does_not_wait(make_training: Make) 
     with Reads() as of_log:
         meter.settle()
     assert of_steps.count == 3 * of_batches.count
-    assert of_log.count <= 1, "losses and lengths of all steps come in one transfer"
+    assert of_log.count <= 1, "losses, lengths and metrics of all steps come in one transfer"
     reading = replace(deferred, update=ReadThenStep())
     with Reads() as of_reading:
         outcome = training_step(reading, next(windows))
@@ -401,6 +412,39 @@ def test_metrics_of_a_log_are_sums_over_its_steps(make_training: Make, new_recor
         "steps have different token counts, so the mean of their means is not the mean"
     )
     assert log.metrics["learning_rate"] == every.of("log")[-1].metrics["learning_rate"]
+
+
+class Telling(SupervisedFineTuning):
+    """Tells the loss once more, as a metric, and how many micro-batches there were."""
+
+    def __call__(self, model: Any, batch: Any) -> Any:
+        loss = super().__call__(model, batch)
+        metrics = {
+            "again": MetricSum(loss.total.detach(), loss.weight),
+            "batches": MetricSum(torch.ones(()), torch.tensor(2.0)),
+        }
+        return replace(loss, metrics=metrics)
+
+
+@pytest.mark.parametrize("logging_steps", [1, 2])
+def test_an_objectives_metrics_are_logged_as_means_over_the_line(
+    make_training: Make, recorder: Any, logging_steps: int
+) -> None:
+    training = make_training(
+        objective=Telling(),
+        batch_size=1,
+        accumulation=3,
+        max_steps=4,
+        logging_steps=logging_steps,
+        observers=[recorder],
+    )
+    train(training)
+    lines = recorder.of("log")
+    assert len(lines) == 4 // logging_steps
+    for line in lines:
+        assert line.metrics["again"] == pytest.approx(line.metrics["loss"], rel=1e-6)
+        assert line.metrics["batches"] == 0.5
+    assert training.accumulation == Accumulation()
 
 
 def test_progress_counts_what_was_computed(make_training: Make, make_rows: Make) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from luthier.contracts.training import MetricSum
 from luthier.engine.meter import Meter, StepOutcome, memory_bytes
 
 
@@ -92,6 +93,53 @@ def test_a_log_of_nothing_but_such_steps_has_no_loss() -> None:
     meter.add(outcome(math.nan, 1.0))
     metrics = meter.read()
     assert (metrics["loss"], metrics["grad_norm"], metrics["skipped_steps"]) == (0.0, 0.0, 1.0)
+
+
+def told(step: StepOutcome, total: float, bins: list[float], weight: float) -> StepOutcome:
+    one = MetricSum(torch.tensor(total), torch.tensor(weight))
+    return replace(step, metrics={"one": one, "bins": MetricSum(torch.tensor(bins), one.weight)})
+
+
+def test_an_objectives_metrics_are_summed_and_divided_once() -> None:
+    meter = Meter()
+    meter.add(told(outcome(1.0, 1.0), 6.0, [1.0, -2.0], 2.0))
+    meter.add(outcome(1.0, 1.0))
+    meter.settle()
+    meter.add(told(outcome(math.nan, 1.0), 1e9, [1e9, 1e9], 1e9))
+    meter.add(told(outcome(1.0, 1.0), 1.0, [2.0, -4.0], 5.0))
+    metrics = meter.read()
+    # Not the mean of 3 and 0.2; and bins are summed before their absolute values are.
+    assert (metrics["one"], metrics["bins"]) == (1.0, 9.0 / 7.0)
+    meter.add(outcome(1.0, 1.0))
+    assert "one" not in meter.read()
+
+
+def test_the_state_holds_metrics_too() -> None:
+    straight, stopped, resumed = Meter(), Meter(), Meter()
+    for meter in (straight, stopped):
+        meter.add(told(outcome(1.0, 1.0), 6.5, [1.0, -2.0], 2.0))
+        meter.settle()
+    resumed.set_state(json.loads(json.dumps(stopped.get_state(), allow_nan=False)))
+    unknown = told(outcome(1.0, 1.0), math.nan, [0.5, math.inf], 2.0)
+    for meter in (straight, resumed):
+        meter.add(told(outcome(2.0, 1.0), 1.5, [3.0, 3.0], 4.0))
+    expected, found = straight.read(), resumed.read()
+    assert found["one"] == expected["one"] == 8.0 / 6.0
+    assert found["bins"] == expected["bins"] == 5.0 / 6.0
+    stopped.add(unknown)
+    stopped.settle()
+    resumed.set_state(json.loads(json.dumps(stopped.get_state(), allow_nan=False)))
+    assert math.isnan(resumed.read()["one"])
+
+
+def test_a_state_from_before_there_were_metrics_is_read() -> None:
+    meter = Meter()
+    meter.add(outcome(3.0, 1.0))
+    meter.settle()
+    state = meter.get_state()
+    del state["steps"][0]["metrics"]
+    meter.set_state(state)
+    assert meter.read()["loss"] == 3.0
 
 
 def test_the_state_holds_the_steps_of_an_unfinished_line() -> None:

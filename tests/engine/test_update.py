@@ -113,5 +113,6 @@ def test_the_choice() -> None:
 
 
 def test_numbers_are_read_together() -> None:
-    pairs = [(torch.tensor(float(n)), torch.tensor(n / 2, dtype=torch.bfloat16)) for n in (1, 2)]
-    assert read_together(pairs) == [[1.0, 0.5], [2.0, 1.0]]
+    bins = torch.tensor([[1, 2], [3, 4]])
+    scalars = torch.tensor(0.25, requires_grad=True), torch.tensor(0.5, dtype=torch.bfloat16)
+    assert read_together([scalars[0], bins, scalars[1]]) == [0.25, 1.0, 2.0, 3.0, 4.0, 0.5]

@@ -13,7 +13,7 @@ import torch
 from luthier.batches.collate import causal_lm_collate
 from luthier.batches.cutting import split_batch
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import LossSum, StopAskedError
+from luthier.contracts.training import LossSum, MetricSum, StopAskedError
 from luthier.engine.memory import MicroBatches
 from luthier.engine.precision import Precision
 from luthier.evaluation.validation_loss import ValidationLoss
@@ -108,9 +108,34 @@ def test_training_goes_on_after_an_evaluation(model: Any) -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_an_objectives_metrics_are_sums_over_all_batches(model: Any) -> None:
+    """Three batches of one, two and three pairs: a mean of their means would be another number."""
+    pairs = iter([1.0, 2.0, 3.0])
+
+    def objective(model: Any, batch: Any) -> LossSum:
+        number = torch.tensor(next(pairs))
+        return LossSum(
+            total=number,
+            weight=number,
+            num_tokens=number,
+            metrics={
+                "margin": MetricSum(number**2, number),
+                "calibration": MetricSum(torch.stack([number, -number / 3]), number),
+            },
+        )
+
+    of_pairs: Any = objective
+    metrics = measure([1, 2], objective=of_pairs)(model)
+    assert metrics["eval_margin"] == pytest.approx(14 / 6)
+    assert metrics["eval_calibration"] == pytest.approx(8 / 6)
+    assert metrics["eval_loss"] == 1.0
+    assert {"eval_perplexity", "eval_token_accuracy"}.isdisjoint(metrics), "no loss of tokens"
+
+
 def fixed(total: float, weight: float) -> Any:
     """An objective that always gives the same sums."""
-    sums = LossSum(*(torch.tensor(value) for value in (total, weight, int(weight), 0)))
+    tokens = torch.tensor(int(weight))
+    sums = LossSum(torch.tensor(total), torch.tensor(weight), tokens, torch.tensor(0))
     return lambda model, batch: sums
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from luthier.contracts.training import Accumulation
+from luthier.contracts.training import Accumulation, MetricSum
 
 Tensors = dict[str, torch.Tensor]
 
@@ -25,6 +25,9 @@ GRADIENTS = "gradients"
 """Names of the files, without their endings `.safetensors` and `.json`."""
 
 _LOSS_TOTAL = "loss_total"
+
+_METRIC_TOTAL, _METRIC_WEIGHT = "metric_total.", "metric_weight."
+"""What the tensors of a metric are called, before its name. Gradients are called by numbers."""
 
 
 def take_optimizer(
@@ -69,7 +72,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
 def take_gradients(
     optimizer: torch.optim.Optimizer, accumulation: Accumulation, *, as_copy: bool
 ) -> Tensors:
-    """Take the gradients that a part of a step has left, and its summed loss.
+    """Take the gradients that a part of a step has left, its summed loss and its metrics.
 
     Args:
         optimizer: Over the parameters that have them; one without a gradient is left out.
@@ -83,6 +86,9 @@ def take_gradients(
     }
     if accumulation.loss_total is not None:
         tensors[_LOSS_TOTAL] = _on_cpu(accumulation.loss_total, as_copy)
+    for name, metric in accumulation.metrics.items():
+        tensors[_METRIC_TOTAL + name] = _on_cpu(metric.total, as_copy)
+        tensors[_METRIC_WEIGHT + name] = _on_cpu(metric.weight, as_copy)
     return tensors
 
 
@@ -91,13 +97,22 @@ def load_gradients(
 ) -> None:
     """Give parameters and accumulation what `take_gradients` took, on the parameters' devices."""
     tensors = load_file(folder / f"{GRADIENTS}.safetensors")
-    total = tensors.pop(_LOSS_TOTAL, None)
     parameters = list(_parameters(optimizer))
+    device = parameters[0].device
+    total = tensors.pop(_LOSS_TOTAL, None)
+    accumulation.loss_total = None if total is None else total.to(device)
+    names = [key.removeprefix(_METRIC_TOTAL) for key in tensors if key.startswith(_METRIC_TOTAL)]
+    accumulation.metrics = {
+        name: MetricSum(
+            tensors.pop(_METRIC_TOTAL + name).to(device),
+            tensors.pop(_METRIC_WEIGHT + name).to(device),
+        )
+        for name in names
+    }
     for index, saved in tensors.items():
         parameter = parameters[int(index)]
         # As autograd lays a gradient out: sums over it then add up in the same order.
         parameter.grad = torch.empty_like(parameter, dtype=saved.dtype).copy_(saved)
-    accumulation.loss_total = None if total is None else total.to(parameters[0].device)
 
 
 def take_random() -> tuple[Tensors, dict[str, Any]]:

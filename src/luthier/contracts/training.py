@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,20 +14,59 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricSum:
+    """A mean before its division. Sums over micro-batches, steps and batches add up.
+
+    Attributes:
+        total: Without gradient. A scalar: the sum that the mean is of. Or a vector of sums, one a
+            bin, whose absolute values are added up before the division: an expected calibration
+            error is such a mean, and not the mean of the batches' errors.
+        weight: Scalar, what is divided by: how many pairs, rows or tokens were summed.
+    """
+
+    total: torch.Tensor
+    weight: torch.Tensor
+
+    def __add__(self, other: MetricSum) -> MetricSum:
+        """Return the sums over both."""
+        return MetricSum(self.total + other.total, self.weight + other.weight)
+
+    def mean(self) -> float:
+        """Divide, once; NaN where nothing was summed. Asking waits for the device."""
+        weight = float(self.weight)
+        total = self.total.abs().sum() if self.total.ndim else self.total
+        return float(total) / weight if weight else math.nan
+
+
+def add_metrics(
+    one: Mapping[str, MetricSum], other: Mapping[str, MetricSum]
+) -> dict[str, MetricSum]:
+    """Return the sums over both; a name that only one of them has keeps its sum."""
+    both = {name: value + other[name] for name, value in one.items() if name in other}
+    return {**one, **other, **both}
+
+
+@dataclass(frozen=True, slots=True)
 class LossSum:
     """A loss before its division, so that sums over micro-batches and ranks stay exact.
 
+    An objective over tokens counts tokens; one over pairs or rows of answers divides by these.
+
     Attributes:
-        total: Scalar tensor with gradient: sum over supervised tokens of weight x loss.
-        weight: Sum of the weights of the supervised tokens; their count where weights are 1.
+        total: Scalar tensor with gradient: sum over what is judged of weight x loss.
+        weight: Sum of the weights, what `Objective.weight` says; a count where weights are 1.
         num_tokens: Count of the supervised tokens.
-        num_correct: Count of the supervised tokens whose most likely prediction is right.
+        num_correct: Count of the supervised tokens whose most likely prediction is right. None
+            where the loss is not the cross-entropy of tokens: then no perplexity is reported.
+        metrics: What else is worth a line of the log, by the name that it is logged under, such
+            as `rewards/margins`; an evaluation puts `eval_` before it.
     """
 
     total: torch.Tensor
     weight: torch.Tensor
     num_tokens: torch.Tensor
-    num_correct: torch.Tensor
+    num_correct: torch.Tensor | None = None
+    metrics: Mapping[str, MetricSum] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -123,14 +163,23 @@ class Accumulation:
     Attributes:
         num_done: Micro-batches of the window under way that are in the gradients.
         loss_total: Scalar tensor on the device: their summed loss; None before the first.
+        metrics: Their summed metrics, on the device too.
     """
 
     num_done: int = 0
     loss_total: torch.Tensor | None = None
+    metrics: Mapping[str, MetricSum] = field(default_factory=dict)
+
+    def add(self, loss: LossSum) -> None:
+        """Count one more micro-batch, whose gradients have been added."""
+        total = loss.total.detach()
+        self.num_done += 1
+        self.loss_total = total if self.loss_total is None else self.loss_total + total
+        self.metrics = add_metrics(self.metrics, loss.metrics)
 
     def clear(self) -> None:
         """Forget it: the step is done, or is to be begun anew."""
-        self.num_done, self.loss_total = 0, None
+        self.num_done, self.loss_total, self.metrics = 0, None, {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
     set_learning_rate(run.optimizer, rate)
     run.micro_batches.retry(lambda: add_gradients(run, window, weight, done), forget)
     total = torch.zeros((), device=run.device) if done.loss_total is None else done.loss_total
+    metrics = done.metrics
     grad_norm = clip_gradients(run) if window else torch.zeros((), device=run.device)
     if window:
         run.update.take(run.optimizer, run.precision, total, grad_norm)
@@ -176,6 +177,7 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
         grad_norm=grad_norm,
         learning_rate=rate,
         rows=run.batches.window_rows(),
+        metrics=metrics,
     )
 
 
@@ -203,9 +205,7 @@ def add_gradients(
             loss = run.objective(run.model, on_device)
         # A window whose weights are all zero teaches nothing, and must not divide by zero.
         run.precision.backward(loss.total / max(weight, 1e-12))
-        total = loss.total.detach()
-        done.loss_total = total if done.loss_total is None else done.loss_total + total
-        done.num_done = number
+        done.add(loss)
         run.stop.has_work = True
 
 

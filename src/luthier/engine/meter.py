@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import psutil
 import torch
 
+from luthier.contracts.training import MetricSum, add_metrics
 from luthier.engine.update import read_together
 
 
@@ -28,6 +30,7 @@ class StepOutcome:
         grad_norm: Length of the gradient before clipping; a scalar on the device.
         learning_rate: The rate that the step used.
         rows: Numbers of its prepared rows.
+        metrics: What the objective says beside the loss; on the device.
     """
 
     step: int
@@ -39,11 +42,25 @@ class StepOutcome:
     grad_norm: torch.Tensor
     learning_rate: float
     rows: Sequence[int] = ()
+    metrics: Mapping[str, MetricSum] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
         """The step's loss: the sum divided by the weight, once. Asking waits for the device."""
         return float(self.loss_total) / self.loss_weight if self.loss_weight else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """What the host has fetched of a step."""
+
+    loss_total: float
+    grad_norm: float
+    metrics: Mapping[str, MetricSum] = field(default_factory=dict)
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss_total) and math.isfinite(self.grad_norm)
 
 
 class Meter:
@@ -59,7 +76,7 @@ class Meter:
     def __init__(self) -> None:
         """Start empty."""
         self._outcomes: list[StepOutcome] = []
-        self._numbers: list[list[float]] = []
+        self._numbers: list[_Numbers] = []
         self._seconds = 0.0
         self._started_s = 0.0
 
@@ -82,31 +99,36 @@ class Meter:
         if not steps:
             return []
         self.start()
-        numbers = read_together([(step.loss_total, step.grad_norm) for step in steps])
+        numbers = _fetch(steps)
         self._seconds += time.perf_counter() - self._started_s
         self._numbers += numbers
-        return [(step, loss, norm) for step, (loss, norm) in zip(steps, numbers, strict=True)]
+        return [
+            (step, found.loss_total, found.grad_norm)
+            for step, found in zip(steps, numbers, strict=True)
+        ]
 
     def read(self) -> dict[str, float]:
         """Return means and rates since the last reading, and start anew.
 
         The loss is the sum of the losses over the sum of the weights: a token counts the same
-        whichever step it stood in. Steps whose numbers are not finite were not taken: they are
-        counted, as `skipped_steps`, and left out of the means.
+        whichever step it stood in. The objective's metrics are divided in the same way, by their
+        own weights. Steps whose numbers are not finite were not taken: they are counted, as
+        `skipped_steps`, and left out of the means.
         """
         self.settle()
         steps, numbers, seconds = self._outcomes, self._numbers, max(self._seconds, 1e-9)
-        taken = [
-            (step.loss_weight, loss, norm)
-            for step, (loss, norm) in zip(steps, numbers, strict=True)
-            if math.isfinite(loss) and math.isfinite(norm)
-        ]
-        weight = sum(weight for weight, _, _ in taken)
+        pairs = zip(steps, numbers, strict=True)
+        weight = sum(step.loss_weight for step, found in pairs if found.is_finite)
+        taken = [found for found in numbers if found.is_finite]
+        sums: Mapping[str, MetricSum] = {}
+        for found in taken:
+            sums = add_metrics(sums, found.metrics)
         self._outcomes, self._numbers, self._seconds = [], [], 0.0
         metrics = {
-            "loss": sum(loss for _, loss, _ in taken) / weight if weight else 0.0,
+            "loss": sum(found.loss_total for found in taken) / weight if weight else 0.0,
+            **{name: metric.mean() for name, metric in sums.items()},
             "learning_rate": steps[-1].learning_rate,
-            "grad_norm": sum(norm for *_, norm in taken) / len(taken) if taken else 0.0,
+            "grad_norm": sum(found.grad_norm for found in taken) / len(taken) if taken else 0.0,
             "tokens_per_second": sum(s.num_tokens for s in steps) / seconds,
             "supervised_tokens_per_second": sum(s.num_supervised for s in steps) / seconds,
             "seconds_per_step": seconds / len(steps),
@@ -121,15 +143,19 @@ class Meter:
         steps = [
             {
                 "step": step.step,
-                "loss_total": loss if math.isfinite(loss) else None,
-                "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+                "loss_total": _plain(found.loss_total),
+                "grad_norm": _plain(found.grad_norm),
+                "metrics": {
+                    name: [_plain(metric.total.tolist()), float(metric.weight)]
+                    for name, metric in found.metrics.items()
+                },
                 "loss_weight": step.loss_weight,
                 "num_tokens": step.num_tokens,
                 "num_supervised": step.num_supervised,
                 "num_rows": step.num_rows,
                 "learning_rate": step.learning_rate,
             }
-            for step, (loss, grad_norm) in fetched
+            for step, found in fetched
         ]
         return {"seconds": self._seconds, "steps": steps}
 
@@ -138,12 +164,55 @@ class Meter:
         self._seconds = state["seconds"]
         self._outcomes, self._numbers = [], []
         for step in state["steps"]:
-            # JSON has no NaN.
-            pair = [math.nan if step[n] is None else step[n] for n in ("loss_total", "grad_norm")]
-            loss_total, grad_norm = map(torch.tensor, pair)
-            known = step | {"loss_total": loss_total, "grad_norm": grad_norm}
-            self._outcomes.append(StepOutcome(**known))
-            self._numbers.append(pair)
+            saved = step.get("metrics", {})
+            metrics = {
+                name: MetricSum(_tensor(total), _tensor(weight))
+                for name, (total, weight) in saved.items()
+            }
+            pair = [_tensor(step[name]) for name in ("loss_total", "grad_norm")]
+            known = {"loss_total": pair[0], "grad_norm": pair[1], "metrics": metrics}
+            self._outcomes.append(StepOutcome(**(step | known)))
+            self._numbers.append(_Numbers(float(pair[0]), float(pair[1]), metrics))
+
+
+def _fetch(steps: Sequence[StepOutcome]) -> list[_Numbers]:
+    # All tensors of all steps in one transfer, cut up again here.
+    tensors = [
+        tensor
+        for step in steps
+        for tensor in (
+            *(step.loss_total, step.grad_norm),
+            *(t for metric in step.metrics.values() for t in (metric.total, metric.weight)),
+        )
+    ]
+    numbers = iter(read_together(tensors))
+
+    def take(like: torch.Tensor) -> torch.Tensor:
+        values = list(islice(numbers, like.numel()))
+        return torch.tensor(values, dtype=torch.float64).view(like.shape)
+
+    return [
+        _Numbers(
+            next(numbers),
+            next(numbers),
+            {name: MetricSum(take(m.total), take(m.weight)) for name, m in step.metrics.items()},
+        )
+        for step in steps
+    ]
+
+
+def _plain(number: Any) -> Any:
+    # JSON has neither NaN nor infinity.
+    if isinstance(number, list):
+        return [_plain(part) for part in number]
+    return number if math.isfinite(number) else None
+
+
+def _tensor(number: Any) -> torch.Tensor:
+    parts = number if isinstance(number, list) else [number]
+    values = [math.nan if part is None else part for part in parts]
+    found = torch.tensor(values, dtype=torch.float64)
+    return found if isinstance(number, list) else found[0]
 
 
 def memory_bytes() -> int:

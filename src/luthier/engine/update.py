@@ -9,6 +9,7 @@ together. Neither lets a number that is none into the weights or the optimiser's
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ class ReadThenStep:
         grad_norm: torch.Tensor,
     ) -> None:
         """See `Update.take`."""
-        ((loss, norm),) = read_together([(loss_total, grad_norm)])
+        loss, norm = read_together([loss_total, grad_norm])
         # A scaler skips steps whose gradient overflowed by itself, and learns from them.
         if math.isfinite(loss) and (math.isfinite(norm) or precision.scaler is not None):
             precision.step(optimizer)
@@ -104,11 +105,10 @@ def choose_update(
     return StepWhereFinite()
 
 
-def read_together(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[list[float]]:
-    """Return pairs of scalars as numbers, in one transfer.
+def read_together(tensors: Sequence[torch.Tensor]) -> list[float]:
+    """Return the numbers in some tensors, one tensor after another, in one transfer.
 
     Args:
-        pairs: At least one; all on one device.
+        tensors: At least one, of any shapes; all on one device.
     """
-    flat = [scalar.detach().float() for pair in pairs for scalar in pair]
-    return torch.stack(flat).view(-1, 2).tolist()
+    return torch.cat([tensor.detach().float().flatten() for tensor in tensors]).tolist()
