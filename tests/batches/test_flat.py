@@ -162,6 +162,7 @@ def test_the_loss_and_its_gradient_are_those_of_padded_rows(model: Any, weighted
         loss = objective(model, batch)
         loss.total.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        assert loss.num_correct is not None
         counts = (int(loss.num_tokens), int(loss.num_correct))
         sums.append((loss.total.item(), loss.weight.item(), *counts))
         assert objective.weight(batch).item() == pytest.approx(loss.weight.item())
