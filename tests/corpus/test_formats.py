@@ -126,7 +126,7 @@ def test_training_says_what_texts_are_for():
     with pytest.raises(RowError) as caught:
         find_layout({"text": "a"})
     assert caught.value.mend is not None
-    assert "Rows of plain text are for pre-training (`luthier prepare`" in caught.value.mend
+    assert "Rows of plain text are learned by stage: pt." in caught.value.mend
 
 
 _SIDES = {"chosen": "a", "rejected": "b"}

@@ -13,6 +13,7 @@ from luthier.dataset.checks import (
     remark_notices,
     unused_notices,
 )
+from luthier.dataset.rendering import stop_token_ids
 from luthier.dataset.row_table import Row, to_dataset
 from luthier.dataset.templates import resolve_template
 from luthier.dataset.transcript import Remark
@@ -35,10 +36,14 @@ BOS, EOS = 1, 2
 GOOD = ([BOS, 50, 60, EOS], [-100, -100, 60, EOS])
 
 
+def check(rows, tokenizer, **options):
+    return check_rows(rows, tokenizer.bos_token_id, stop_token_ids(tokenizer), **options)
+
+
 def test_good_rows_give_no_warning(tokenizer):
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (BOS, EOS)
-    assert check_rows(table(GOOD, GOOD), tokenizer) == []
-    assert check_rows(table(), tokenizer) == []
+    assert check(table(GOOD, GOOD), tokenizer) == []
+    assert check(table(), tokenizer) == []
 
 
 @pytest.mark.parametrize(
@@ -59,32 +64,32 @@ def test_good_rows_give_no_warning(tokenizer):
     ],
 )
 def test_each_fault_is_found_with_its_origin(bad, said, tokenizer):
-    (notice,) = check_rows(table(GOOD, bad, GOOD), tokenizer)
+    (notice,) = check(table(GOOD, bad, GOOD), tokenizer)
     assert str(notice).startswith(said)
     assert str(notice).endswith("(rows.jsonl:2)")
 
 
 def test_one_row_can_have_several_faults_and_short_rows_none_but_theirs(tokenizer):
-    checks = [n.setting for n in check_rows(table(([BOS, BOS], [-100, -100])), tokenizer)]
+    checks = [n.setting for n in check(table(([BOS, BOS], [-100, -100])), tokenizer)]
     assert checks == ["double_bos", "empty_mask"]
-    assert [n.setting for n in check_rows(table(([BOS], [-100])), tokenizer)] == ["empty_mask"]
+    assert [n.setting for n in check(table(([BOS], [-100])), tokenizer)] == ["empty_mask"]
 
 
 def test_rows_cut_at_the_limit_may_lack_the_end_token(tokenizer):
     cut = ([BOS, 50, 60], [-100, -100, 60])
-    assert check_rows(table(GOOD, cut), tokenizer, num_cut=1) == []
-    assert len(check_rows(table(cut, cut), tokenizer, num_cut=1)) == 1
+    assert check(table(GOOD, cut), tokenizer, num_cut=1) == []
+    assert len(check(table(cut, cut), tokenizer, num_cut=1)) == 1
 
 
 def test_only_the_first_origins_are_named(tokenizer):
-    (notice,) = check_rows(table(*[([BOS, 50], [-100, -100])] * 5), tokenizer)
+    (notice,) = check(table(*[([BOS, 50], [-100, -100])] * 5), tokenizer)
     assert notice.reason.endswith("(rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, ...)")
 
 
 def test_rows_beyond_one_batch_are_read(tokenizer, monkeypatch):
     monkeypatch.setattr("luthier.dataset.checks.ROWS_PER_BATCH", 2)
     bad = ([BOS, 50, 60, EOS], [-100] * 4)
-    (notice,) = check_rows(table(GOOD, GOOD, GOOD, bad, GOOD), tokenizer)
+    (notice,) = check(table(GOOD, GOOD, GOOD, bad, GOOD), tokenizer)
     assert notice.reason.endswith("(rows.jsonl:4)")
 
 
@@ -92,7 +97,7 @@ def test_a_tokenizer_without_bos_has_no_double_bos(load_tiny):
     chatml = load_tiny("chatml")
     assert chatml.bos_token_id is None
     rows = table(([5, 5, chatml.eos_token_id], [-100, 5, chatml.eos_token_id]))
-    assert check_rows(rows, chatml) == []
+    assert check(rows, chatml) == []
 
 
 def test_each_remark_is_said_once_with_its_count():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from luthier.contracts.notice import Notice
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.errors import DataError, LuthierError, SettingsError
 from luthier.corpus.settings import CorpusSettings
-from luthier.dataset import prepare as prepare_module
 from luthier.dataset.prepare import prepare, tokenizer_threads
 from luthier.dataset.prepared import Prepared
 from luthier.dataset.settings import DatasetSettings
+from luthier.dataset.side import CONVERSATIONS, RowKind
 from luthier.dataset.templates import resolve_template
 
 
@@ -46,6 +47,7 @@ def run(tmp_path: Path, load_tiny):
         tokenizer: Any = None,
         template: str = "auto",
         seed: int = 1,
+        kind: RowKind = CONVERSATIONS,
         **settings: Any,
     ) -> Prepared:
         if rows is not None:
@@ -63,6 +65,7 @@ def run(tmp_path: Path, load_tiny):
             loaded,
             seed=seed,
             notices=notices,
+            kind=kind,
         )
 
     return call
@@ -114,11 +117,13 @@ def test_the_manifest_accounts_for_every_row(run):
     assert [line["reason"] for line in rejected] == ["short_answer"]
 
 
-def test_the_same_inputs_are_prepared_once(run, tmp_path, monkeypatch):
+def test_the_same_inputs_are_prepared_once(run, tmp_path):
     first = run(rows_of(10))
-    with monkeypatch.context() as patched:
-        patched.setattr(prepare_module, "load_corpus", None)  # reading again would fail
-        again = run(preprocessing_num_workers=1)
+
+    def load(*_, **__):
+        raise AssertionError("the rows are read again")
+
+    again = run(preprocessing_num_workers=1, kind=replace(CONVERSATIONS, load=load))
     assert again.from_cache
     assert again.folder == first.folder
     assert again.manifest == first.manifest

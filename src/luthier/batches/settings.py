@@ -32,9 +32,9 @@ class BatchSettings(Settings):
 
     packing: Literal["auto", False, True, "padding_free"] = "auto"
     """Compute no padding. padding_free: the rows of a batch are laid end to end; true: whole
-    conversations fill rows of cutoff_len. None sees another. false pads to the longest row. auto:
-    padding_free, but false with a model that can't be packed, trainer: transformers,
-    group_by_length or flash_attn: eager."""
+    conversations (documents) fill rows of cutoff_len. None sees another. false pads to the longest
+    row. auto: padding_free (true with stage: pt), but false with a model that can't be packed,
+    trainer: transformers, group_by_length or flash_attn: eager."""
 
     packing_window: int = Field(default=1024, gt=0)
     """With packing: true, rows looked at together to fill rows of cutoff_len: more fill better,

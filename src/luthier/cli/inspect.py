@@ -129,6 +129,8 @@ def _counts(found: Inspection) -> Table:
     for reason, count in counts["dropped"].items():
         table.add_row(f"left out: {reason}", f"{count:,}")
     table.add_row("cut to cutoff_len", f"{counts['truncated_rows']:,}")
+    if counts.get("continued_rows"):
+        table.add_row("continued in the next row", f"{counts['continued_rows']:,}")
     for name, split in manifest["splits"].items():
         taught = format_share(split["supervised_tokens"], split["tokens"])
         table.add_row(f"{name} rows", f"{split['rows']:,}")

@@ -63,7 +63,9 @@ def _before_after(first: dict[str, float], last: dict[str, float]) -> Table:
     for key, label, form in (
         ("eval_loss", "loss", "{:.4f}"),
         ("eval_perplexity", "perplexity", "{:.2f}"),
+        ("eval_bits_per_byte", "bits per byte", "{:.4f}"),
         ("eval_token_accuracy", "token accuracy", "{:.1%}"),
     ):
-        table.add_row(label, form.format(first[key]), form.format(last[key]))
+        if key in first:
+            table.add_row(label, form.format(first[key]), form.format(last[key]))
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Generic, Literal, TypeVar, get_args
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -125,19 +125,23 @@ class Rejection:
     content: str = ""
 
 
+T = TypeVar("T", bound=Conversation | Record)
+
+
 @dataclass(slots=True)
-class Corpus:
-    """Conversations that were read, and an account of the rows that were not kept.
+class Corpus(Generic[T]):
+    """Rows that were read for training, and an account of those that were not kept.
 
     Attributes:
-        conversations: In the order of sources and rows.
+        conversations: What is kept, in the order of sources and rows: conversations, or records of
+            the kind that the stage learns from.
         rejections: The rows that left, with the reason.
         num_rows_read: Both together.
         formats: How many rows were of which format.
         unused: For each field that nothing was read from, how many rows have it filled.
     """
 
-    conversations: list[Conversation] = field(default_factory=list)
+    conversations: list[T] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     num_rows_read: int = 0
     formats: Counter[str] = field(default_factory=Counter)

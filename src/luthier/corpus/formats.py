@@ -18,6 +18,7 @@ from luthier.corpus.layouts import (
     ChatLayout,
     FlatLayout,
     Layout,
+    RecordLayout,
     Row,
     TextLayout,
     TurnsLayout,
@@ -68,6 +69,30 @@ def layout_finder(source: Source, *, any_kind: bool = False) -> Callable[[Row], 
         return lambda _row: declared
     find = find_record_layout if any_kind else find_layout
     return lambda row: find(row, source.columns)
+
+
+def text_layout_finder(source: Source) -> Callable[[Row], Layout]:
+    """Return what tells where the document of each row of a source stands.
+
+    Args:
+        source: Where the rows come from. What else a row holds does not matter: only a field with
+            text, `text` unless another is declared, is read.
+
+    Raises:
+        RowError: What is returned raises it of a row that holds no document.
+    """
+    declared = declared_layout(source)
+    if isinstance(declared, TextLayout | RecordLayout):
+        return lambda _row: declared
+    layout = TextLayout(text=source.columns.get("text", "text"))
+
+    def find(row: Row) -> Layout:
+        # A field that was declared and is missing is told as such by what reads the row.
+        if declared is None and (layout.text in row or "text" in source.columns):
+            return layout
+        raise no_document(row)
+
+    return find
 
 
 def find_layout(row: Row, columns: Mapping[str, str] = _NOTHING) -> Layout:
@@ -146,12 +171,22 @@ def unknown_format(row: Row, *, any_kind: bool = False) -> RowError:
     examples = {**EXAMPLES, **OTHER_EXAMPLES} if any_kind else EXAMPLES
     known = "\n".join(f"    {name}: {example}" for name, example in examples.items())
     is_text = not any_kind and isinstance(row.get("text"), str)
-    hint = "Rows of plain text are for pre-training (`luthier prepare` takes them). " * is_text
+    hint = "Rows of plain text are learned by stage: pt. " * is_text
     return RowError(
         "unknown_format",
         f"the fields of the row are those of no format that is known (found: {_listed(row)})",
         mend=f"{hint}Name the fields as one of these, or declare them in dataset_info.json "
         f"(columns, tags):\n{known}",
+    )
+
+
+def no_document(row: Row) -> RowError:
+    """Build the error for a row of another kind where a document for pre-training is needed."""
+    return RowError(
+        "unknown_format",
+        f"the row holds no document for pre-training in a field text (found: {_listed(row)})",
+        mend='Write {"text": "..."}, or name the field: sources: [{path: FILE, columns: '
+        "{text: FIELD}}]. Conversations are learned by stage: sft.",
     )
 
 

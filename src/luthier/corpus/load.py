@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from luthier.contracts.conversation import Corpus, Message, Origin, Rejection
+from luthier.contracts.conversation import (
+    Conversation,
+    Corpus,
+    Message,
+    Origin,
+    Record,
+    Rejection,
+)
 from luthier.core.errors import SettingsError, did_you_mean
 from luthier.core.files import write_text
 from luthier.corpus.bad_rows import RowError, raise_unskippable
-from luthier.corpus.formats import layout_finder
+from luthier.corpus.formats import layout_finder, text_layout_finder
+from luthier.corpus.layouts import Layout, Row
 from luthier.corpus.read import nothing_left
 from luthier.corpus.readers.dispatch import read_rows
 from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings
-from luthier.corpus.source_rows import not_sampled, source_rows, too_few
+from luthier.corpus.source_rows import Convert, T, not_sampled, source_rows, too_few
 from luthier.corpus.split import sample_rows
-from luthier.corpus.unify import conversation_from_row, prompt_from_row
+from luthier.corpus.unify import conversation_from_row, document_from_row, prompt_from_row
 
 
-def load_corpus(sources: Iterable[Source], settings: CorpusSettings, *, seed: int = 0) -> Corpus:
+def load_corpus(
+    sources: Iterable[Source], settings: CorpusSettings, *, seed: int = 0
+) -> Corpus[Conversation]:
     """Read all rows of the sources into conversations, in the order of sources and rows.
 
     Args:
@@ -36,11 +47,40 @@ def load_corpus(sources: Iterable[Source], settings: CorpusSettings, *, seed: in
         DataError: A source is damaged as a whole or of no known format, a row can't be used and
             `on_bad_row` is error, or no row is left.
     """
-    corpus = Corpus()
+    return _load(sources, settings, seed, layout_finder, conversation_from_row)
+
+
+def load_documents(
+    sources: Iterable[Source], settings: CorpusSettings, *, seed: int = 0
+) -> Corpus[Record]:
+    """Read all rows of the sources into documents; arguments and errors as of `load_corpus`.
+
+    Returns:
+        Records with a `text` that is not blank.
+    """
+    return _load(sources, settings, seed, text_layout_finder, document_from_row)
+
+
+def _load(
+    sources: Iterable[Source],
+    settings: CorpusSettings,
+    seed: int,
+    finder: Callable[[Source], Callable[[Row], Layout]],
+    convert: Convert[T],
+) -> Corpus[T]:
+    corpus = Corpus[T]()
     names: list[str] = []
     for source in sources:
         names.append(source.label)
-        _load_source(source, settings, seed, corpus)
+        first = len(corpus.conversations)
+        for row in source_rows(source, settings, finder(source), convert):
+            if row.rejection is not None:
+                corpus.rejections.append(row.rejection)
+            elif row.record is not None:
+                corpus.formats[str(row.format)] += 1
+                corpus.unused.update(row.unused)
+                corpus.conversations.append(row.record)
+        _draw(source, seed, corpus, first)
     corpus.num_rows_read = len(corpus.conversations) + len(corpus.rejections)
     if not corpus.conversations:
         # A source without any row is refused by its reader: each row here has left for a reason.
@@ -66,7 +106,7 @@ def load_prompts(path: Path) -> list[tuple[Origin, tuple[Message, ...]]]:
     return prompts
 
 
-def check_tasks(corpus: Corpus, settings: CorpusSettings) -> None:
+def check_tasks(corpus: Corpus[Any], settings: CorpusSettings) -> None:
     """Refuse task settings that the training rows give nothing to: they would do nothing.
 
     Raises:
@@ -111,19 +151,7 @@ def write_rejected(path: Path, rejections: Sequence[Rejection]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def _load_source(source: Source, settings: CorpusSettings, seed: int, corpus: Corpus) -> None:
-    first = len(corpus.conversations)
-    for row in source_rows(source, settings, layout_finder(source), conversation_from_row):
-        if row.rejection is not None:
-            corpus.rejections.append(row.rejection)
-        elif row.record is not None:
-            corpus.formats[str(row.format)] += 1
-            corpus.unused.update(row.unused)
-            corpus.conversations.append(row.record)
-    _draw(source, seed, corpus, first)
-
-
-def _draw(source: Source, seed: int, corpus: Corpus, first: int) -> None:
+def _draw(source: Source, seed: int, corpus: Corpus[T], first: int) -> None:
     """Keep `num_samples` of a source's conversations, which stand from `first` on."""
     if source.num_samples is None:
         return

@@ -106,7 +106,8 @@ class CorpusSettings(Settings):
     """Where the rows come from and which of them are kept."""
 
     train_file: str | list[str] | None = None
-    """Training data: a json, jsonl, csv or parquet file, a folder of these, or a hub name."""
+    """Training data: a json, jsonl, csv or parquet file, a folder of these, or a hub name. With
+    stage: pt rows have a field text, and a txt file will do: each of its lines is a document."""
 
     val_file: str | list[str] | None = None
     """Validation data, in the same forms. Without it, `val_size` cuts it from the training rows."""

@@ -1,8 +1,8 @@
 """One row of any known format, as one record.
 
-In: a row as the reader found it. Out: a `Record` of any kind, a `Conversation` (for training) or
-the turns of a prompt (for generation). A row is taken as it is or refused with a reason; it is
-never mended in silence.
+In: a row as the reader found it. Out: a `Record` of any kind, a `Conversation` or a document (for
+training) or the turns of a prompt (for generation). A row is taken as it is or refused with a
+reason; it is never mended in silence.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from luthier.corpus.formats import (
     find_layout,
     find_prompt_layout,
     find_record_layout,
+    no_document,
     unknown_format,
 )
 from luthier.corpus.layouts import (
@@ -145,6 +146,32 @@ def conversation_from_row(
     return Conversation(
         record.messages, record.origin, record.weight * weight, record.task, record.category
     )
+
+
+def document_from_row(
+    row: Row,
+    origin: Origin,
+    *,
+    layout: Layout,
+    columns: RowColumns | None = None,
+) -> Record:
+    """Return the record of a document for pre-training; its weight is that of its task too.
+
+    Args:
+        row: The fields as they were read.
+        origin: Where the row stood.
+        layout: Where its text stands.
+        columns: Columns for task and category.
+
+    Raises:
+        RowError: The row holds no text, or something else beside it that is to be learned.
+    """
+    columns = columns or RowColumns()
+    record = record_from_row(row, origin, layout=layout, columns=columns)
+    if record.text is None or record.messages:
+        raise no_document(row)
+    weight = columns.task_weights.get(record.task, 1.0) if record.task else 1.0
+    return record if weight == 1 else replace(record, weight=record.weight * weight)
 
 
 def prompt_from_row(row: Row) -> tuple[Message, ...]:

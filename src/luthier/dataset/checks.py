@@ -17,12 +17,10 @@ import numpy.typing as npt
 from luthier.contracts.notice import Notice
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.units import format_share
-from luthier.dataset.rendering import stop_token_ids
 from luthier.dataset.transcript import Remark
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedTokenizerFast
 
 ROWS_PER_BATCH = 1_000
 NUM_ORIGINS = 3
@@ -37,8 +35,8 @@ REMARKS: Mapping[Remark, str] = {
     "answer is taught",
     "answer_rewritten": "hold answers that the template changes (thinking templates drop "
     "thoughts): only what it writes is taught",
-    "control_tokens": "spell control tokens inside a message: they become control tokens, as they "
-    "would at inference",
+    "control_tokens": "spell control tokens in a message or a document: they become control "
+    "tokens, as they would at inference",
 }
 """What each remark says of the rows that carry it."""
 
@@ -60,20 +58,20 @@ class _Batch:
 
 
 def check_rows(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerFast, *, num_cut: int = 0
+    rows: datasets.Dataset, bos: int | None, ends: Sequence[int], *, num_cut: int = 0
 ) -> list[Notice]:
     """Look for rows with two BOS, without an end token in the mask, and with an empty mask.
 
     Args:
         rows: One prepared split.
-        tokenizer: The run's tokenizer, its template set.
-        num_cut: Rows whose end was cut off at `cutoff_len`; that many may lack the end token.
+        bos: The id that begins a text, or None.
+        ends: Ids that end an answer or a document.
+        num_cut: Rows that end before their text does, at `cutoff_len`; that many may lack the end
+            token.
 
     Returns:
         A warning for each thing found.
     """
-    ends = stop_token_ids(tokenizer)
-    bos = tokenizer.bos_token_id
     found: dict[str, list[str]] = {"double_bos": [], "no_end_token": [], "empty_mask": []}
     for batch in _batches(rows):
         is_taught = batch.labels != IGNORE_INDEX

@@ -8,7 +8,6 @@ how many threads work.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from luthier.corpus.readers.raw_file import check_data_file
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.sources import Source
 from luthier.dataset.settings import DatasetSettings
-from luthier.dataset.templates import ChatTemplate
+from luthier.dataset.side import CONVERSATIONS, RowKind
 from luthier.dataset.tokenizer import tokenizer_fingerprint
 
 if TYPE_CHECKING:
@@ -46,22 +45,19 @@ def describe_work(
     dataset_settings: DatasetSettings,
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
+    kind: RowKind = CONVERSATIONS,
 ) -> dict[str, Any]:
     """Return all but the sources that decides what the rows are."""
-    template = ChatTemplate.of(tokenizer).text
-    work: dict[str, Any] = {
+    return {
         "format": PREPARED_FORMAT,
         "settings": {
             **corpus_settings.model_dump(mode="json", exclude=_NAMES_OF_FILES),
             **dataset_settings.model_dump(mode="json", exclude=_NOT_IN_THE_ROWS),
         },
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "template": template,
         "seed": seed,
+        **kind.describe(tokenizer),
     }
-    if "strftime_now" in template:
-        work["date"] = date.today().isoformat()  # such a template writes the day into its text
-    return work
 
 
 def _content(source: Source) -> dict[str, Any]:

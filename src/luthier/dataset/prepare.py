@@ -21,7 +21,7 @@ from luthier.contracts.notice import Notice
 from luthier.core.clock import now
 from luthier.core.errors import DataError
 from luthier.core.hashing import hash_json, hash_text
-from luthier.corpus.load import check_tasks, load_corpus
+from luthier.corpus.load import check_tasks
 from luthier.corpus.overlap import overlapping
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.sources import Source, resolve_train, resolve_val
@@ -40,10 +40,9 @@ from luthier.dataset.prepared import (
     read_prepared,
     write_prepared,
 )
-from luthier.dataset.rendering import Renderer
 from luthier.dataset.row_table import describe, to_dataset
 from luthier.dataset.settings import DatasetSettings
-from luthier.dataset.side import Report, Side, SideMaker
+from luthier.dataset.side import CONVERSATIONS, Report, RowKind, Side
 from luthier.dataset.transcript import Remark
 
 if TYPE_CHECKING:
@@ -58,16 +57,19 @@ def prepare(
     seed: int,
     notices: Sequence[Notice] = (),
     progress: Report | None = None,
+    kind: RowKind = CONVERSATIONS,
 ) -> Prepared:
     """Read, render, cut, split and store the data of a run, or find it prepared.
 
     Args:
         corpus_settings: Which files and rows, which split.
         dataset_settings: Mask, length and where prepared data is kept.
-        tokenizer: With its chat template set (`templates.resolve_template`).
+        tokenizer: With its chat template set (`templates.resolve_template`), where rows of the
+            kind need one.
         seed: Draws samples and the split.
         notices: What resolving the template had to say; handed on.
         progress: Called as the work goes on.
+        kind: How the rows of the run's stage come about.
 
     Returns:
         The data, memory-mapped, with its manifest.
@@ -80,7 +82,7 @@ def prepare(
     progress = progress or (lambda _stage, _done, _total: None)
     train_sources, val_sources = resolve_train(corpus_settings), resolve_val(corpus_settings)
     work = {
-        **describe_work(corpus_settings, dataset_settings, tokenizer, seed),
+        **describe_work(corpus_settings, dataset_settings, tokenizer, seed, kind),
         "inputs": {"train": describe_inputs(train_sources), "val": describe_inputs(val_sources)},
     }
     key = hash_json(work)
@@ -89,7 +91,7 @@ def prepare(
     with _only_one(root, folder.name, progress):
         found = None if dataset_settings.overwrite_cache else read_prepared(folder, key)
         if found is None:
-            job = _Job(corpus_settings, dataset_settings, tokenizer, seed, progress)
+            job = _Job(corpus_settings, dataset_settings, tokenizer, seed, progress, kind)
             with tokenizer_threads(dataset_settings.preprocessing_num_workers):
                 job.run(train_sources, val_sources, folder, {"key": key, **work})
             written = read_prepared(folder, key)
@@ -124,6 +126,7 @@ class _Job:
     tokenizer: PreTrainedTokenizerFast
     seed: int
     progress: Report
+    kind: RowKind
 
     def run(
         self,
@@ -151,7 +154,7 @@ class _Job:
             **work,
             "luthier": __version__,
             "created": now(),
-            "template_sha256": hash_text(work["template"]),
+            **_hash_of_template(work),
             "counts": {**_counts(halves.sides()), "train_val_overlap": len(copied)},
             "splits": {name: describe(rows) for name, rows in splits.items()},
             "warnings": [notice.as_json() for notice in warnings],
@@ -179,26 +182,21 @@ class _Job:
         return _Halves(train, train, split.train, split.val)
 
     def _side(self, sources: Sequence[Source], *, is_train: bool) -> Side:
-        settings = self.dataset_settings
         self.progress("reading", 0, 1)
-        corpus = load_corpus(sources, self.corpus_settings, seed=self.seed)
+        corpus = self.kind.load(sources, self.corpus_settings, seed=self.seed)
         self.progress("reading", 1, 1)
         if is_train:
             check_tasks(corpus, self.corpus_settings)
             self._sample(corpus)
-        renderer = Renderer(
-            self.tokenizer,
-            train_on_prompt=settings.train_on_prompt,
-            mask_history=settings.mask_history,
-            default_system=settings.default_system,
-        )
         skip_refused = self.corpus_settings.on_bad_row == "skip"
-        side = SideMaker(renderer, settings, skip_refused, self.progress).make(corpus)
+        side = self.kind.make(
+            corpus, self.tokenizer, self.dataset_settings, skip_refused, self.progress
+        )
         if not side.rows:
             raise _nothing_left(side, [source.label for source in sources])
         return side
 
-    def _sample(self, corpus: Corpus) -> None:
+    def _sample(self, corpus: Corpus[Any]) -> None:
         """Keep `max_samples` of the conversations, and account for the others."""
         limit = self.corpus_settings.max_samples
         if limit is None or len(corpus.conversations) <= limit:
@@ -219,9 +217,11 @@ class _Job:
         warnings = remark_notices(remarks, sum(len(table) for table in tables.values()))
         unused = sum((side.unused for side in sides), Counter[str]())
         warnings += unused_notices(unused, sum(side.num_read for side in sides))
-        num_cut = sum(side.num_cut for side in sides)
+        num_cut = sum(side.num_cut + side.num_continued for side in sides)
+        bos: Any = self.tokenizer.bos_token_id
+        ends = self.kind.stop_token_ids(self.tokenizer)
         for table in tables.values():
-            warnings += check_rows(table, self.tokenizer, num_cut=num_cut)
+            warnings += check_rows(table, bos, ends, num_cut=num_cut)
         return warnings
 
 
@@ -285,8 +285,13 @@ def _counts(sides: Sequence[Side]) -> dict[str, Any]:
         "dropped": dict(dropped.most_common()),
         "truncated_rows": sum(side.num_cut for side in sides),
         "truncated_tokens": sum(side.num_tokens_cut for side in sides),
+        "continued_rows": sum(side.num_continued for side in sides),
         "turn_by_turn_rows": sum(len(side.remarks["turn_by_turn"]) for side in sides),
     }
+
+
+def _hash_of_template(work: dict[str, Any]) -> dict[str, str]:
+    return {"template_sha256": hash_text(work["template"])} if "template" in work else {}
 
 
 def _nothing_left(side: Side, names: Sequence[str]) -> DataError:

@@ -36,12 +36,15 @@ class Row:
         labels: The ids where supervised, else -100; int32.
         loss_weights: float32, or None where all are 1.
         origin: File and line that it comes from.
+        text_bytes: Bytes of the text that its supervised tokens stand for, in UTF-8; None where
+            nothing is divided by them.
     """
 
     input_ids: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
     loss_weights: npt.NDArray[np.float32] | None
     origin: str
+    text_bytes: int | None = None
 
     @classmethod
     def of(cls, rendered: Rendered) -> Row:
@@ -91,20 +94,25 @@ def describe(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the figures of one split, for the manifest.
 
     Returns:
-        Counts of rows, tokens and supervised tokens, the longest row, and how many rows have up
-        to 32, 64, ... tokens (`length_histogram`: pairs of upper edge and count).
+        Counts of rows, tokens, supervised tokens and, where rows have them, bytes of their text;
+        the longest row, and how many rows have up to 32, 64, ... tokens (`length_histogram`: pairs
+        of upper edge and count).
     """
     lengths: list[int] = []
+    text_bytes: list[int] = []
     num_supervised = 0
     for row in rows:
         lengths.append(len(row.input_ids))
         num_supervised += row.num_supervised()
+        if row.text_bytes is not None:
+            text_bytes.append(row.text_bytes)
     bins = np.bincount(np.searchsorted(HISTOGRAM_EDGES, lengths), minlength=1)
     edges = [*HISTOGRAM_EDGES, max(lengths, default=0)]
     return {
         "rows": len(lengths),
         "tokens": sum(lengths),
         "supervised_tokens": num_supervised,
+        **({"text_bytes": sum(text_bytes)} if text_bytes else {}),
         "max_length": max(lengths, default=0),
         "length_histogram": [
             [int(edge), int(count)] for edge, count in zip(edges, bins, strict=False) if count
@@ -136,6 +144,8 @@ def _table(rows: Sequence[Row], with_weights: bool) -> pa.Table:
     columns["length"] = pa.array(lengths)
     supervised = np.asarray([row.num_supervised() for row in rows], dtype=np.int32)
     columns["num_supervised"] = pa.array(supervised)
+    if rows and rows[0].text_bytes is not None:
+        columns["text_bytes"] = pa.array([row.text_bytes for row in rows], pa.int32())
     columns["origin"] = pa.array([row.origin for row in rows], pa.string())
     return pa.table(columns)
 

@@ -19,7 +19,7 @@ class DatasetSettings(Settings):
     """System prompt for conversations that have none."""
 
     cutoff_len: int = Field(default=2048, ge=8)
-    """Longest row, in tokens."""
+    """Longest row, in tokens. With stage: pt a longer document goes on in the next row."""
 
     on_long_row: Literal["cut", "drop"] = "cut"
     """A row over `cutoff_len` is cut inside its messages, turn structure kept, or dropped."""

@@ -1,7 +1,8 @@
 """Conversations to prepared rows: rendered, brought under the length limit, accounted for.
 
 In: the corpus of one side, training or validation. Out: its rows, grouped by conversation so that
-a split can't part them, with a reason for each row that left.
+a split can't part them, with a reason for each row that left. A `RowKind` says how the rows of a
+stage come about; the one of documents stands in `documents.py`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
-from luthier.contracts.conversation import Conversation, Corpus, Rejection
+from luthier.contracts.conversation import Conversation, Corpus, Record, Rejection
 from luthier.core.errors import DataError
-from luthier.dataset.rendering import Rendered, Renderer
+from luthier.corpus.load import load_corpus
+from luthier.dataset.rendering import Rendered, Renderer, stop_token_ids
 from luthier.dataset.row_table import Row
 from luthier.dataset.settings import DatasetSettings
+from luthier.dataset.templates import ChatTemplate
 from luthier.dataset.transcript import Remark, Transcript
 from luthier.dataset.truncation import shorten
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BATCH_SIZE = 256
 """Conversations that are tokenised together."""
@@ -32,22 +40,24 @@ class Side:
     """The rows of one corpus as they are made.
 
     Attributes:
-        conversations: Those that gave at least one row.
+        conversations: Those that gave at least one row; or the documents that did.
         rows: Their rows, conversation by conversation.
         rejections: Rows that left, from reading on.
         num_read: Rows read.
         num_cut: Rows that were cut to `cutoff_len`.
         num_tokens_cut: Tokens that they lost.
+        num_continued: Rows that end inside of a document, which goes on in the next row.
         unused: For each field of the rows that nothing was read from, how many rows have it.
         remarks: For each remark the origins of the rows that carry it.
     """
 
-    conversations: list[Conversation] = field(default_factory=list[Conversation])
+    conversations: list[Conversation | Record] = field(default_factory=list[Conversation | Record])
     rows: list[list[Row]] = field(default_factory=list[list[Row]])
     rejections: list[Rejection] = field(default_factory=list[Rejection])
     num_read: int = 0
     num_cut: int = 0
     num_tokens_cut: int = 0
+    num_continued: int = 0
     unused: Counter[str] = field(default_factory=Counter[str])
     remarks: defaultdict[Remark, list[str]] = field(
         default_factory=lambda: defaultdict[Remark, list[str]](list)
@@ -78,7 +88,7 @@ class SideMaker:
     skip_refused: bool
     progress: Report
 
-    def make(self, corpus: Corpus) -> Side:
+    def make(self, corpus: Corpus[Conversation]) -> Side:
         """Return the rows of a corpus, in its order.
 
         Raises:
@@ -154,6 +164,70 @@ class SideMaker:
             return shorten(row, self.renderer, settings.cutoff_len, settings.min_answer_share)
         detail = f"{len(row.input_ids)} tokens, cutoff_len is {settings.cutoff_len}"
         return _rejection(row.transcript.conversation, "too_long", detail)
+
+
+@dataclass(frozen=True, slots=True)
+class RowKind:
+    """How the rows of a stage come about; the rest of a preparation is the same for all stages.
+
+    Attributes:
+        load: Reads the sources into a corpus (sources, settings, seed=...).
+        make: Makes rows of it (corpus, tokenizer, settings, whether what is refused is skipped,
+            progress).
+        describe: Returns what of the tokenizer decides the rows beside its ids, for their key.
+        stop_token_ids: Returns the ids that the rows teach to stop at.
+    """
+
+    load: Callable[..., Corpus[Any]]
+    make: Callable[[Corpus[Any], PreTrainedTokenizerFast, DatasetSettings, bool, Report], Side]
+    describe: Callable[[PreTrainedTokenizerFast], dict[str, Any]]
+    stop_token_ids: Callable[[PreTrainedTokenizerFast], list[int]]
+
+
+def make_conversation_rows(
+    corpus: Corpus[Conversation],
+    tokenizer: PreTrainedTokenizerFast,
+    settings: DatasetSettings,
+    skip_refused: bool,
+    progress: Report,
+) -> Side:
+    """Return the rows of a corpus of conversations.
+
+    Args:
+        corpus: Conversations.
+        tokenizer: With its chat template set.
+        settings: Mask and length.
+        skip_refused: As for `SideMaker`.
+        progress: Called as the work goes on.
+
+    Raises:
+        DataError: The template refuses a conversation, and `skip_refused` is off.
+    """
+    renderer = Renderer(
+        tokenizer,
+        train_on_prompt=settings.train_on_prompt,
+        mask_history=settings.mask_history,
+        default_system=settings.default_system,
+    )
+    return SideMaker(renderer, settings, skip_refused, progress).make(corpus)
+
+
+def describe_template(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the text of the chat template, and the day where the template writes it."""
+    template = ChatTemplate.of(tokenizer).text
+    described = {"template": template}
+    if "strftime_now" in template:
+        described["date"] = date.today().isoformat()
+    return described
+
+
+CONVERSATIONS = RowKind(
+    load=load_corpus,
+    make=make_conversation_rows,
+    describe=describe_template,
+    stop_token_ids=stop_token_ids,
+)
+"""Conversations as rows: what `stage: sft` learns from."""
 
 
 def _rejection(conversation: Conversation, reason: str, detail: str) -> Rejection:

@@ -1,4 +1,7 @@
-"""Supervised fine-tuning: cross-entropy on the tokens that the mask chose."""
+"""Supervised fine-tuning: cross-entropy on the tokens that the mask chose.
+
+For pre-training that is every token of a document but its first.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def model_inputs(batch: Batch) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class SupervisedFineTuning:
-    """The objective of `stage: sft`; implements `Objective`.
+    """The objective of `stage: sft` and `stage: pt`; implements `Objective`.
 
     Attributes:
         label_smoothing: Share of each target spread evenly over the vocabulary.

@@ -45,6 +45,10 @@ def _by_transformers(config: RunConfig) -> bool:
     return config.run.trainer == "transformers"
 
 
+def _is_pretraining(config: RunConfig) -> bool:
+    return config.run.stage == "pt"
+
+
 def _has_adapter(config: RunConfig) -> bool:
     return config.model.adapter_name_or_path is not None
 
@@ -78,6 +82,11 @@ _ADAPTER_SHAPE = (
 )
 _GIVEN_BY_ADAPTER = "is set, and the adapter of adapter_name_or_path has its own"
 _USE_ADAPTER_AS_IS = "Take it out, or start a new adapter without adapter_name_or_path."
+
+_OF_CONVERSATIONS = (
+    *("template", "default_system", "train_on_prompt", "mask_history"),
+    *("on_long_row", "min_answer_share", "min_answer_chars"),
+)
 
 STEP_RULES: tuple[Rule, ...] = tuple(_step_rules())
 
@@ -203,5 +212,14 @@ RULES: tuple[Rule, ...] = (
         for name in GuardSettings.model_fields
     ),
     *(Rule(name, _by_transformers, _NO_CHECKPOINTS, _USE_LUTHIER) for name in _SAVING),
+    *(
+        Rule(
+            name,
+            _is_pretraining,
+            "is set, and stage: pt learns from documents, which have no turns and are never cut",
+            "Take it out, or set stage: sft.",
+        )
+        for name in _OF_CONVERSATIONS
+    ),
     *(Rule(name, _has_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),
 )

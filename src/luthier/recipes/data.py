@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,18 @@ from luthier.contracts.notice import Notice
 from luthier.core.errors import SettingsError
 from luthier.corpus.settings import CorpusSettings
 from luthier.dataset.prepare import Prepared, prepare
-from luthier.dataset.rendering import stop_token_ids
-from luthier.dataset.templates import resolve_template
 from luthier.dataset.tokenizer import load_tokenizer
 from luthier.recipes.corpus import prepare_corpus
 from luthier.recipes.corpus_command import choose_runner
 from luthier.recipes.corpus_plan import CorpusPlan, unused_weights
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
+from luthier.recipes.stages import stage_of
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """Prepared rows, and the tokenizer (with the template that is trained) that made them.
+    """Prepared rows, and the tokenizer (with the template that is trained, if any) that made them.
 
     Attributes:
         corpus: The manifest of the corpus that the steps left; None where no step is set.
@@ -48,19 +47,15 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
         raise SettingsError(
             "there is no training data",
             where="train_file",
-            mend="Set train_file to a json, jsonl, csv or parquet file, or give --train_file.",
+            mend="Set train_file to a json, jsonl, csv, parquet or txt file, or give --train_file.",
         )
     corpus: Mapping[str, Any] | None = None
     if config.preparation.steps:
         data, corpus = _prepared_on_the_way(config, screen)
     elif any(source.weight is not None for source in data.sources or ()):
         raise unused_weights()
-    tokenizer = load_tokenizer(
-        config.model.model_name_or_path,
-        revision=config.model.model_revision,
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    tokenizer, notices = resolve_template(tokenizer, config.tokens.template)
+    rows = stage_of(config).rows
+    tokenizer, notices = run_tokenizer(config)
     prepared = prepare(
         data,
         config.tokens,
@@ -68,10 +63,26 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
         seed=config.run.seed,
         notices=notices,
         progress=screen.working,
+        kind=rows,
     )
     screen.data(prepared)
-    stops = tuple(stop_token_ids(tokenizer))
+    stops = tuple(rows.stop_token_ids(tokenizer))
     return PreparedRun(prepared, tokenizer, stops, prepared.notices, corpus)
+
+
+def run_tokenizer(config: RunConfig) -> tuple[Any, Sequence[Notice]]:
+    """Return the tokenizer as the stage of a run wants it, and what had to be replaced.
+
+    Raises:
+        ModelError: It can't be loaded, or its template can't be used.
+        SettingsError: There is no such template.
+    """
+    tokenizer = load_tokenizer(
+        config.model.model_name_or_path,
+        revision=config.model.model_revision,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    return stage_of(config).settle_tokenizer(tokenizer, config.tokens.template)
 
 
 def _prepared_on_the_way(

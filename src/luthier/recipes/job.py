@@ -16,7 +16,7 @@ from luthier.batches.cutting import split_batch
 from luthier.batches.flat import build_collator
 from luthier.batches.stream import evaluation_batches
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Evaluator
+from luthier.contracts.training import Evaluator, Objective
 from luthier.core.seeds import derive_seed
 from luthier.dataset.prepared import row_lengths
 from luthier.engine.memory import MicroBatches
@@ -30,7 +30,6 @@ from luthier.models.save import TakenModel, save_model, take_model
 from luthier.models.tied_embedding import use_sparse_gradient
 from luthier.objectives.find_head import find_head
 from luthier.objectives.head import Head
-from luthier.objectives.sft import SupervisedFineTuning
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.execution import settle_execution
 from luthier.recipes.frozen_layers import with_frozen_layers_cached
@@ -39,6 +38,7 @@ from luthier.recipes.processes import deepspeed_notice
 from luthier.recipes.resume import run_fingerprint, settle_differences
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
+from luthier.recipes.stages import stage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Job:
     notices: tuple[Notice, ...]
     head: Head | None = None
 
-    def objective(self, label_smoothing: float = 0.0) -> SupervisedFineTuning:
+    def objective(self, label_smoothing: float = 0.0) -> Objective:
         """Return the run's objective, which lets only supervised tokens meet the head."""
-        return SupervisedFineTuning(label_smoothing, self.head, batch_inputs)
+        return stage_of(self.config).objective(label_smoothing, self.head, batch_inputs)
 
 
 def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: Screen) -> Job:
@@ -149,7 +149,7 @@ def build_evaluator(
         return None
     collate = build_collator(job.config.batches, job.data.tokenizer.pad_token_id)
     lengths = row_lengths(rows)
-    return ValidationLoss(
+    loss = ValidationLoss(
         batches=lambda: evaluation_batches(rows, lengths, collate, job.config.batches),
         objective=job.objective(),
         precision=job.precision,
@@ -157,6 +157,7 @@ def build_evaluator(
         is_stopped=is_stopped,
         micro_batches=MicroBatches(split_batch, None, tell, "per_device_eval_batch_size"),
     )
+    return stage_of(job.config).evaluator(loss, rows)
 
 
 def model_taker(job: Job) -> Callable[[bool], TakenModel]:

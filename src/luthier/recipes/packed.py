@@ -13,6 +13,7 @@ from luthier.models.packing_support import check_packed, packing_support
 from luthier.models.segments import packed_inputs
 from luthier.objectives.sft import model_inputs
 from luthier.recipes.run_config import RunConfig
+from luthier.recipes.stages import stage_of
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
@@ -38,7 +39,9 @@ def settle_packing(config: RunConfig) -> tuple[RunConfig, Notice | None]:
     support = packing_support(read_config(config.model))
     if support.kind == "none":
         return _with_packing(config, False), support.notice(str(asked).lower())
-    return (_with_packing(config, "padding_free") if asked == "auto" else config), None
+    if asked == "auto":
+        return _with_packing(config, stage_of(config).auto_packing), None
+    return config, None
 
 
 def _asks_for_padding(config: RunConfig) -> bool:
@@ -47,7 +50,7 @@ def _asks_for_padding(config: RunConfig) -> bool:
     return by_transformers or config.batches.group_by_length or config.model.flash_attn == "eager"
 
 
-def _with_packing(config: RunConfig, packing: Literal[False, "padding_free"]) -> RunConfig:
+def _with_packing(config: RunConfig, packing: Literal[False, True, "padding_free"]) -> RunConfig:
     batches = config.batches.model_copy(update={"packing": packing})
     return config.model_copy(update={"batches": batches})
 

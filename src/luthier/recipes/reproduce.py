@@ -18,13 +18,12 @@ from luthier.core.errors import DataError, RunError
 from luthier.core.hashing import hash_json, hash_text
 from luthier.corpus.sources import resolve_train, resolve_val
 from luthier.dataset.inputs import describe_inputs, describe_work
-from luthier.dataset.templates import resolve_template
-from luthier.dataset.tokenizer import load_tokenizer
 from luthier.models.load import check_model_path
 from luthier.recipes.config_file import Entry, read_config_file
 from luthier.recipes.config_layout import sections
 from luthier.recipes.config_resolve import resolve
 from luthier.recipes.corpus_plan import deciding_versions
+from luthier.recipes.data import run_tokenizer
 from luthier.recipes.determinism import use_threads
 from luthier.recipes.manifest import describe_run
 from luthier.recipes.run_comparison import Comparison, compare_runs
@@ -32,6 +31,7 @@ from luthier.recipes.run_config import RunConfig
 from luthier.recipes.run_differences import NOT_READ, NOT_THERE, Today, compare_manifests
 from luthier.recipes.run_folder import MANIFEST, RUN_YAML, settings_of
 from luthier.recipes.screen import Screen
+from luthier.recipes.stages import stage_of
 from luthier.recipes.train import TrainResult, run_training
 
 PLACES = ("train_file", "val_file", "dataset_dir", "model_name_or_path")
@@ -253,14 +253,12 @@ def _inputs(
 
 
 def _describe_tokenizer(config: RunConfig) -> dict[str, Any]:
-    tokenizer = load_tokenizer(
-        config.model.model_name_or_path,
-        revision=config.model.model_revision,
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    tokenizer, _ = resolve_template(tokenizer, config.tokens.template)
-    work = describe_work(config.data, config.tokens, tokenizer, config.run.seed)
-    facts = {"tokenizer": work["tokenizer"], "template_sha256": hash_text(work["template"])}
+    tokenizer, _ = run_tokenizer(config)
+    kind = stage_of(config).rows
+    work = describe_work(config.data, config.tokens, tokenizer, config.run.seed, kind)
+    facts = {"tokenizer": work["tokenizer"]}
+    if "template" in work:
+        facts["template_sha256"] = hash_text(work["template"])
     return facts | ({"date": work["date"]} if "date" in work else {})
 
 

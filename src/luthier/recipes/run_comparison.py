@@ -16,7 +16,7 @@ from luthier.recipes.run_folder import METRICS
 
 COMPARED = (
     *("loss", "learning_rate", "grad_norm"),
-    *("eval_loss", "eval_perplexity", "eval_token_accuracy"),
+    *("eval_loss", "eval_perplexity", "eval_token_accuracy", "eval_bits_per_byte"),
 )
 """The metrics that a run decides; the others are times, rates and sizes."""
 

@@ -62,8 +62,9 @@ STEP_SETTINGS: Mapping[str, type[Settings]] = {
 class RunSettings(Settings):
     """The run as a whole."""
 
-    stage: Literal["sft"] = "sft"
-    """What is trained: sft (supervised fine-tuning on conversations)."""
+    stage: Literal["sft", "pt"] = "sft"
+    """What is trained: sft (supervised fine-tuning on conversations) or pt (pre-training goes on,
+    on documents: plain text)."""
 
     output_dir: str = "output"
     """Folder of the run: settings, metrics, checkpoints, and the model at its top."""
