@@ -56,6 +56,12 @@ def terminal() -> Shown:
     return Shown(terminal=True)
 
 
+def test_bits_per_byte_are_shown_where_they_were_measured(pipe: Shown):
+    with pipe.screen as screen:
+        screen.on_evaluation(StepRecord(10, 2.5, EVAL | {"eval_bits_per_byte": 1.25}))
+    assert "perplexity 12.18  1.2500 bits per byte  (2.0 s)" in pipe.file.getvalue()
+
+
 def test_a_run_in_a_pipe_is_a_line_a_record(pipe: Shown):
     with pipe.screen as screen:
         screen.say("Loading [b] x")

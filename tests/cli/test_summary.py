@@ -47,6 +47,17 @@ def test_a_finished_run():
     ]
 
 
+def test_bits_per_byte_are_compared_where_they_were_measured():
+    first, last = (evaluation(step, 1.0) | {"eval_bits_per_byte": 2 - step / 8} for step in (0, 8))
+    assert "bits per byte   2.0000        1.0000\n" in shown(result_of(8, first, last))
+
+
+def test_a_model_without_a_chat_template_is_not_to_be_talked_to():
+    text = shown(replace(result_of(8), can_chat=False))
+    assert "  model   out" in text
+    assert "luthier chat" not in text
+
+
 def test_before_is_said_of_the_untrained_model_alone():
     text = shown(result_of(8, evaluation(4, 3.5), evaluation(8, 1.25)))
     assert "after step 4  after step 8" in text

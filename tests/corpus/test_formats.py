@@ -15,12 +15,15 @@ from luthier.corpus.formats import (
     find_prompt_layout,
     find_record_layout,
     layout_finder,
+    no_document,
+    text_layout_finder,
     unknown_format,
 )
-from luthier.corpus.layouts import FlatLayout, TextLayout, TurnsLayout
+from luthier.corpus.layouts import FlatLayout, RecordLayout, TextLayout, TurnsLayout
 from luthier.corpus.readers.source import Source
 
 _TURN = {"role": "user", "content": "x"}
+_ALPACA = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES.items())
@@ -127,6 +130,26 @@ def test_training_says_what_texts_are_for():
         find_layout({"text": "a"})
     assert caught.value.mend is not None
     assert "Rows of plain text are learned by stage: pt." in caught.value.mend
+
+
+def test_documents_are_found_by_one_field_whatever_else_a_row_holds():
+    path = Path("a.jsonl")
+    # What a chat would be by its fields is a document here, for a document is asked for.
+    assert text_layout_finder(Source("a", path=path))({**_ALPACA, "text": "a"}) == TextLayout()
+    declared = text_layout_finder(Source("a", path=path, columns={"text": "body"}))
+    assert declared({"text": "a"}) == TextLayout(text="body")
+    of_corpus = text_layout_finder(Source("a", path=path, format="record"))
+    assert of_corpus({"id": "a#1"}) == RecordLayout()
+    as_text = Source("a", path=path, format="alpaca", columns={"prompt": "content"})
+    assert text_layout_finder(as_text)({}) == TextLayout(text="content")
+    for source, row in (
+        (Source("a", path=path), _ALPACA),
+        (Source("a", path=path, format="sharegpt"), {"text": "a"}),
+    ):
+        with pytest.raises(RowError, match=r"no document .* in a field text") as caught:
+            text_layout_finder(source)(row)
+        assert caught.value.reason == "unknown_format"
+    assert "(found: none)" in no_document({}).detail
 
 
 _SIDES = {"chosen": "a", "rejected": "b"}

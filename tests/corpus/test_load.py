@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 
-from luthier.contracts.conversation import Corpus, Message, Origin, Rejection
+from luthier.contracts.conversation import Corpus, Message, Origin, Record, Rejection
 from luthier.core.errors import DataError, SettingsError
-from luthier.corpus.load import check_tasks, load_corpus, load_prompts, write_rejected
+from luthier.corpus.load import (
+    check_tasks,
+    load_corpus,
+    load_documents,
+    load_prompts,
+    write_rejected,
+)
 from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.split import length_strata, split_rows
@@ -221,6 +227,86 @@ def test_reading_files_loads_nothing_heavy(write_rows):
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def _documents(
+    path: Path, settings: CorpusSettings | None = None, **options: Any
+) -> Corpus[Record]:
+    source = Source(str(path), path=path, **options)
+    return load_documents([source], settings or CorpusSettings())
+
+
+def test_documents_of_each_kind_of_file(write_rows, tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = ["one\ntwo", "  three ", "狗"]
+    pq.write_table(pa.table({"text": texts, "url": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text('text,url\n"one\ntwo",a\n  three ,b\n狗,c\n', "utf-8")
+    (tmp_path / "a.txt").write_text("one\n\n  three \n狗", "utf-8")
+    jsonl = write_rows("a.jsonl", [{"text": text, "url": "u"} for text in texts])
+    for path in (jsonl, tmp_path / "a.csv", tmp_path / "a.parquet"):
+        corpus = _documents(path)
+        assert [row.text for row in corpus.conversations] == texts
+        assert corpus.unused == {"url": 3}
+        assert corpus.formats == {"text": 3}
+    lines = _documents(tmp_path / "a.txt")
+    assert [row.text for row in lines.conversations] == ["one", "  three ", "狗"]
+    assert [row.origin.line for row in lines.conversations] == [1, 3, 4]
+
+
+def test_the_field_of_a_document_can_be_declared(write_rows):
+    path = write_rows("a.jsonl", [{"body": "a", "text": "b"}, {"body": "c"}])
+    assert [row.text for row in _documents(path, columns={"text": "body"}).conversations] == [
+        *("a", "c")
+    ]
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the field body is missing"):
+        _documents(write_rows("a.jsonl", [{"body": "a"}, {"x": "c"}]), columns={"text": "body"})
+
+
+def test_blank_documents_are_dropped_and_counted(write_rows):
+    rows = [{"text": text} for text in ("", "a", " \n\t ", "　")]
+    corpus = _documents(write_rows("a.jsonl", rows))
+    assert corpus.num_dropped() == {"empty_text": 3}
+    assert (corpus.num_rows_read, len(corpus.conversations)) == (4, 1)
+    with pytest.raises(DataError, match=r"none of the 2 rows can be trained on: 2 empty_text"):
+        _documents(write_rows("b.jsonl", [{"text": ""}, {"text": " "}]))
+
+
+def test_rows_without_a_document_are_refused_or_counted(write_rows):
+    rows = [_alpaca(0), {"text": "a"}, {"text": 3}, {"body": "b"}]
+    path = write_rows("a.jsonl", rows)
+    message = (
+        r"a\.jsonl:1: the row holds no document .*\(found: instruction, input, output\)"
+        r"\n.*columns: \{text: FIELD\}.*stage: sft"
+    )
+    with pytest.raises(DataError, match=message):
+        _documents(path)
+    skipped = _documents(path, _SKIP)
+    assert [row.text for row in skipped.conversations] == ["a"]
+    assert skipped.num_dropped() == {"unknown_format": 2, "wrong_type": 1}
+    with pytest.raises(DataError, match="the row holds no document"):
+        _documents(write_rows("b.jsonl", [_alpaca(0)] * 11), _SKIP)
+
+
+def test_documents_of_broken_files(tmp_path: Path):
+    for name, content, message in (
+        ("empty.txt", b"", "empty"),
+        ("blank.txt", b" \n\t\n\n", "nothing but blank lines"),
+        ("latin.txt", "caf\xe9 au lait\n".encode("latin-1") * 9, "UTF-8"),
+        ("half.jsonl", b'{"text": "a"}\n{"text": "b', "cut off"),
+        ("surrogate.jsonl", b'{"text": "\\ud83d"}\n', "surrogate"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            _documents(path)
+
+
+@pytest.mark.skipif(not _DATA.is_dir(), reason="the real data are not on this machine")
+def test_real_documents():
+    assert len(_documents(_DATA / "wiki_demo.txt").conversations) == 30
+    assert len(_documents(_DATA / "c4_demo.jsonl").conversations) == 300
 
 
 @pytest.mark.skipif(not _DATA.is_dir(), reason="the real data are not on this machine")

@@ -17,6 +17,7 @@ from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.unify import (
     RowColumns,
     conversation_from_row,
+    document_from_row,
     prompt_from_row,
     record_from_row,
 )
@@ -357,6 +358,25 @@ def test_prepared_rows_of_other_stages(record: Record, reason: str):
     with pytest.raises(RowError) as caught:
         conversation_from_row(_prepared(record), _ORIGIN, layout=RecordLayout())
     assert caught.value.reason == reason
+
+
+def test_documents_weigh_what_their_task_weighs():
+    columns = RowColumns(task="site", task_weights={"wiki": 0.5})
+    row = {"text": " a ", "site": "wiki", "weight": 3}
+    found = document_from_row(row, _ORIGIN, layout=TextLayout(), columns=columns)
+    assert found == Record(_ORIGIN, text=" a ", task="wiki", weight=1.5)
+    other = document_from_row({**row, "site": "x"}, _ORIGIN, layout=TextLayout(), columns=columns)
+    assert other.weight == 3
+    assert document_from_row({"text": ""}, _ORIGIN, layout=TextLayout()).text == ""
+
+
+def test_documents_of_a_prepared_corpus():
+    record = Record(Origin("raw/a.txt", 4, 9), text="a", category="c")
+    assert document_from_row(_prepared(record), _ORIGIN, layout=RecordLayout()) == record
+    talk = _prepared(Record(_ORIGIN, (_QUESTION, _GOOD)))
+    for row in (talk, {**talk, "text": "a"}):
+        with pytest.raises(RowError, match="holds no document for pre-training"):
+            document_from_row(row, _ORIGIN, layout=RecordLayout())
 
 
 def test_prepared_rows_that_say_nothing():

@@ -10,6 +10,7 @@ from luthier.core.errors import DataError
 from luthier.core.hashing import hash_json
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.sources import Source
+from luthier.dataset.documents import DOCUMENTS
 from luthier.dataset.inputs import describe_inputs, describe_work
 from luthier.dataset.settings import DatasetSettings
 from luthier.dataset.templates import resolve_template
@@ -51,6 +52,15 @@ def test_a_template_that_writes_the_date_is_prepared_anew_each_day(load_tiny):
     assert "date" not in describe_work(CorpusSettings(), DatasetSettings(), tokenizer, 1)
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}"
     assert "date" in describe_work(CorpusSettings(), DatasetSettings(), tokenizer, 1)
+
+
+def test_rows_of_another_kind_have_another_key(load_tiny):
+    tokenizer = load_tiny("chatml")
+    work = describe_work(CorpusSettings(), DatasetSettings(), tokenizer, 1, DOCUMENTS)
+    assert "template" not in work
+    assert hash_json(work) != key(tokenizer)
+    tokenizer.chat_template = None  # no conversation can be rendered, and none is
+    assert describe_work(CorpusSettings(), DatasetSettings(), tokenizer, 1, DOCUMENTS) == work
 
 
 def test_a_file_is_known_by_its_bytes(tmp_path: Path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,14 @@ def test_a_table_has_the_columns_of_the_contract(monkeypatch):
     assert made["length"][:] == [4, 3, 5]
     assert "loss_weights" not in to_dataset(rows, with_weights=False).column_names
     assert len(to_dataset([], with_weights=False)) == 0
+
+
+def test_bytes_of_text_have_a_column_where_rows_have_them():
+    rows = [replace(row(4, 2), text_bytes=9), replace(row(3, 1), text_bytes=4)]
+    made = to_dataset(rows, with_weights=False)
+    assert made["text_bytes"][:] == [9, 4]
+    assert describe(rows)["text_bytes"] == 13
+    assert "text_bytes" not in describe([row(4, 2)])
 
 
 def test_figures_of_a_split():

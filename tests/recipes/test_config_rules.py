@@ -27,6 +27,8 @@ NO_ROWS = "is set, and there are no validation rows"
 QUANTISED = "is for LoRA on a frozen base"
 NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
 OWN_LOOP = "is set, and only luthier's own loop looks"
+PT = "stage: pt"
+OF_DOCUMENTS = "and stage: pt learns from documents"
 HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
 
 # (the setting, the line that breaks the rule, other lines, the problem, what makes it right)
@@ -90,6 +92,13 @@ CASES = [
      "trainer: luthier"),
     ("gradient_accumulation_steps", "gradient_accumulation_steps: 2", AUTO, "and per_.*: auto ch",
      "per_device_train_batch_size: 4"),
+    ("template", "template: chatml", PT, OF_DOCUMENTS, "stage: sft"),
+    ("default_system", "default_system: Be short.", PT, OF_DOCUMENTS, ""),
+    ("train_on_prompt", "train_on_prompt: true", PT, OF_DOCUMENTS, ""),
+    ("mask_history", "mask_history: true", PT, OF_DOCUMENTS, ""),
+    ("on_long_row", "on_long_row: drop", PT, OF_DOCUMENTS, ""),
+    ("min_answer_share", "min_answer_share: 0.2", PT, OF_DOCUMENTS, ""),
+    ("min_answer_chars", "min_answer_chars: 6", PT, OF_DOCUMENTS, ""),
     ("train_batch_size", "train_batch_size: 32", "", "and only per_device_train_batch_size: auto",
      AUTO),
 ]  # fmt: skip

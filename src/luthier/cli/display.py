@@ -164,15 +164,15 @@ class TrainScreen:
     def on_evaluation(self, record: StepRecord) -> None:
         """Print the validation metrics; they stay on the screen."""
         metrics = record.metrics
-        per_byte = ""
         if "eval_bits_per_byte" in metrics:
-            per_byte = f"{metrics['eval_bits_per_byte']:.4f} bits per byte  "
+            second = f"{metrics['eval_bits_per_byte']:.4f} bits per byte"
+        else:
+            second = f"token accuracy {100 * metrics['eval_token_accuracy']:.1f} %"
         self._console.print(
             f"step {record.step:5}  epoch {record.epoch:5.2f}  "
             f"[green]validation loss {metrics['eval_loss']:.4f}[/]  "
             f"perplexity {metrics['eval_perplexity']:.2f}  "
-            f"{per_byte}token accuracy {100 * metrics['eval_token_accuracy']:.1f} %  "
-            f"({format_seconds(metrics['eval_seconds'])})"
+            f"{second}  ({format_seconds(metrics['eval_seconds'])})"
         )
 
     def on_checkpoint(self, step: int, path: str) -> None:

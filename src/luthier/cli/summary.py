@@ -35,7 +35,8 @@ def print_summary(console: Console, result: TrainResult, args: Sequence[str]) ->
             f"{progress.step:,} steps{early}, {progress.num_supervised_seen:,} tokens taught."
         )
         _print_exactly(console, f"  model   {result.folder}")
-        _print_exactly(console, f"  talk    luthier chat {shlex.quote(str(result.folder))}")
+        if result.can_chat:
+            _print_exactly(console, f"  talk    luthier chat {shlex.quote(str(result.folder))}")
         return
     words = drop_flags(args, ("overwrite_output_dir", "resume_from_checkpoint", "allow_change"))
     command = f"luthier train {shlex.join(words)}"

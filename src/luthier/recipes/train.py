@@ -61,6 +61,7 @@ class TrainResult:
         evaluations: All of the run, those before a stop included: step and `eval_...` metrics.
         seconds: Time of this process's part.
         can_go_on: Whether there is a checkpoint.
+        can_chat: Whether the model has a chat template.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class TrainResult:
     evaluations: tuple[dict[str, float], ...]
     seconds: float
     can_go_on: bool = True
+    can_chat: bool = True
 
     @property
     def first_eval(self) -> dict[str, float] | None:
@@ -142,7 +144,8 @@ def run_training(
         seconds = time.perf_counter() - started_s
         evaluations = read_evaluations(folder / METRICS)
         can_go_on = bool(list_checkpoints(folder))
-        result = TrainResult(folder, progress, evaluations, seconds, can_go_on)
+        can_chat = job.data.tokenizer.chat_template is not None
+        result = TrainResult(folder, progress, evaluations, seconds, can_go_on, can_chat)
         if result.finished:
             save_final_model(job, folder)
         outcome = describe_outcome(folder, progress, result.last_eval, seconds)
