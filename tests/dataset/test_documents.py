@@ -73,7 +73,7 @@ def test_every_token_but_the_first_is_predicted_just_once(texts, cutoff_len, bos
         assert targets == whole[1:]
         assert all(len(row.input_ids) == cutoff_len for row in rows[:-1])
         unpredicted = 0 if bos else len(text[0].encode())
-        assert sum(row.text_bytes for row in rows) == len(text.encode()) - unpredicted
+        assert sum(row.text_bytes or 0 for row in rows) == len(text.encode()) - unpredicted
     num_tokens = sum(len(text) + 1 + (bos is not None) for text in texts)
     supervised = sum(row.num_supervised() for rows in side.rows for row in rows)
     assert supervised == num_tokens - len(texts)
@@ -147,7 +147,7 @@ def test_bytes_of_parts_add_up(name: str, make):
     (whole,) = make(name, record(text), cutoff_len=4096).rows
     (parts,) = make(name, record(text), cutoff_len=8).rows
     assert len(parts) > 9
-    assert sum(part.text_bytes for part in parts) == whole[0].text_bytes
+    assert sum(part.text_bytes or 0 for part in parts) == whole[0].text_bytes
     assert sum(part.num_supervised() for part in parts) == len(whole[0].input_ids) - 1
 
 

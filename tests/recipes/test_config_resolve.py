@@ -202,7 +202,7 @@ REFUSED = {
     "number in a list": ("train_file: [a, 1]\n", r":2: train_file is \['a', 1\]: .*valid string"),
     "word in a mapping": (
         "task_weights: {a: x}\ntask_column: t\n", r":2: task_weights is \{'a': 'x'\}: .*number"),
-    "option": ("stage: dpo\n", r":2: stage is 'dpo', and can be sft\n  stage: What is trained"),
+    "option": ("stage: dpo\n", r":2: stage is 'dpo', and can be sft or pt\n  stage: What is trained"),
     "near an option": (
         "lr_scheduler_type: cosin\n",
         r":2: lr_scheduler_type is 'cosin', and can be linear or cosine or constant\n"
@@ -267,7 +267,7 @@ def test_what_settings_can_not_be(text: str, message: str, resolve_text: Resolve
         (["--seed", "x"], r"^--seed: seed is 'x': .*valid integer"),
         (["--seed", "true"], r"^--seed: seed is 'true': .*valid integer"),
         (["--quantization_bit", "5"], r"^--quantization_bit: .* is '5', and can be 4 or 8"),
-        (["--stage", "dpo"], r"^--stage: stage is 'dpo', and can be sft"),
+        (["--stage", "dpo"], r"^--stage: stage is 'dpo', and can be sft or pt"),
         (["--packing", "full"], r"^--packing: packing is 'full', and can be auto or false or true"),
         (["--bf16", "--fp16"], r"^--bf16: bf16 and fp16 are both set"),
         (["--finetuning_type", "full"], r"run.yaml:2: lora_rank is not used with .*: full"),

@@ -185,7 +185,7 @@ def test_a_run_is_repeated(pt_run: Any, recorder: Any):
 def test_what_an_inspection_shows(pt_run: Any, recorder: Any):
     found = inspect_run(pt_run.config(), recorder, 99, with_losses=True)
     counts = found.data.prepared.manifest["counts"]
-    rows = found.data.prepared.train
+    rows: Any = found.data.prepared.train
     assert counts["continued_rows"] == len(rows) - len(DOCUMENTS) > 3
     assert counts["truncated_rows"] == 0
     assert found.estimate.padding_share == 0
