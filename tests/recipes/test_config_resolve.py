@@ -202,7 +202,7 @@ REFUSED = {
     "number in a list": ("train_file: [a, 1]\n", r":2: train_file is \['a', 1\]: .*valid string"),
     "word in a mapping": (
         "task_weights: {a: x}\ntask_column: t\n", r":2: task_weights is \{'a': 'x'\}: .*number"),
-    "option": ("stage: dpo\n", r":2: stage is 'dpo', and can be sft or pt\n  stage: What is trained"),
+    "option": ("stage: dpo\n", r":2: stage is 'dpo', and can be sft or pt\n  stage: What is"),
     "near an option": (
         "lr_scheduler_type: cosin\n",
         r":2: lr_scheduler_type is 'cosin', and can be linear or cosine or constant\n"
