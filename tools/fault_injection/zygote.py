@@ -140,6 +140,7 @@ def environment() -> dict[str, str]:
     fixed = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     # Arrow's allocator would start a thread, and no thread crosses a fork.
     fixed["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+    fixed["COLUMNS"] = "200"  # A narrow table folds what tests look for.
     found = os.environ.get("PYTHONPATH")
     places = [str(Path(__file__).parents[1]), *([found] if found else [])]
     return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(places)}
