@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -33,6 +33,26 @@ def test_one_warmup() -> None:
         ScheduleSettings(warmup_ratio=0.1, warmup_steps=5)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "users"),
+    [
+        ("min_lr_ratio", 0.0, ["cosine_with_min_lr", "polynomial", "warmup_stable_decay"]),
+        ("lr_power", 2.0, ["polynomial"]),
+        ("lr_decay_ratio", 0.2, ["warmup_stable_decay"]),
+        ("lr_decay_type", "linear", ["warmup_stable_decay"]),
+    ],
+)
+def test_a_shape_takes_its_own_settings_alone(name: str, value: Any, users: list[str]) -> None:
+    every = get_args(ScheduleSettings.model_fields["lr_scheduler_type"].annotation)
+    for shape in every:
+        values: dict[str, Any] = {"lr_scheduler_type": shape, name: value}
+        if shape in users:
+            assert getattr(ScheduleSettings(**values), name) == value
+        else:
+            with pytest.raises(ValidationError, match=f"{name} is not used by .*: {shape}, only"):
+                ScheduleSettings(**values)
+
+
 def test_one_precision() -> None:
     assert TrainingSettings().bf16 is None
     with pytest.raises(ValidationError, match="bf16 and fp16 are both set"):
@@ -60,9 +80,13 @@ def test_strategies_and_steps_agree(action: str) -> None:
         (ScheduleSettings, "learning_rate", 0),
         (ScheduleSettings, "warmup_ratio", 1.0),
         (ScheduleSettings, "warmup_steps", -1),
+        (ScheduleSettings, "min_lr_ratio", 1.0),
+        (ScheduleSettings, "lr_power", 0),
+        (ScheduleSettings, "lr_decay_ratio", 0),
+        (ScheduleSettings, "lr_decay_type", "sqrt"),
         (ScheduleSettings, "weight_decay", -0.1),
         (ScheduleSettings, "max_grad_norm", -1),
-        (ScheduleSettings, "lr_scheduler_type", "polynomial"),
+        (ScheduleSettings, "lr_scheduler_type", "cosine_with_restarts"),
         (TrainingSettings, "num_train_epochs", 0),
         (TrainingSettings, "max_steps", 0),
         (TrainingSettings, "logging_steps", 0),

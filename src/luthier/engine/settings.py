@@ -35,13 +35,30 @@ class AdafactorOptimizer(Settings):
 OptimizerSettings = Annotated[AdamWOptimizer | AdafactorOptimizer, Field(discriminator="optim")]
 
 
+_USED_BY = {
+    "min_lr_ratio": ("cosine_with_min_lr", "polynomial", "warmup_stable_decay"),
+    "lr_power": ("polynomial",),
+    "lr_decay_ratio": ("warmup_stable_decay",),
+    "lr_decay_type": ("warmup_stable_decay",),
+}
+"""Settings of single shapes of the schedule, and which they are."""
+
+
 class ScheduleSettings(Settings):
     """The learning rate and how it changes."""
 
     learning_rate: float = Field(default=2e-5, gt=0.0)
     """Highest learning rate. LoRA wants about ten times that of full training."""
 
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_min_lr",
+        "constant",
+        "polynomial",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+    ] = "linear"
     """Shape of the learning rate after warm-up."""
 
     warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -49,6 +66,19 @@ class ScheduleSettings(Settings):
 
     warmup_steps: int = Field(default=0, ge=0)
     """The same as a number of steps. Give one of the two."""
+
+    min_lr_ratio: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """Lowest learning rate as a share of the highest one: of cosine_with_min_lr (default 0.1),
+    polynomial and warmup_stable_decay (default 0, and there warm-up begins at it)."""
+
+    lr_power: float | None = Field(default=None, gt=0.0)
+    """Exponent of polynomial: 1, the default, falls in a line; 2 falls fast, then slowly."""
+
+    lr_decay_ratio: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Share of all steps in which warmup_stable_decay falls, at its end. Default: 0.1."""
+
+    lr_decay_type: Literal["1-sqrt", "linear", "cosine"] | None = None
+    """How warmup_stable_decay falls. Default: 1-sqrt, the best of them in arXiv 2405.18392."""
 
     weight_decay: float = Field(default=0.0, ge=0.0)
     """Decoupled weight decay; never on biases and norms."""
@@ -60,6 +90,16 @@ class ScheduleSettings(Settings):
     def _one_warmup(self) -> ScheduleSettings:
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError("warmup_ratio and warmup_steps are both set: give one")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_the_shape_uses(self) -> ScheduleSettings:
+        for name, users in _USED_BY.items():
+            if getattr(self, name) is not None and self.lr_scheduler_type not in users:
+                raise ValueError(
+                    f"{name} is not used by lr_scheduler_type: {self.lr_scheduler_type}, "
+                    f"only by {' or '.join(users)}"
+                )
         return self
 
 

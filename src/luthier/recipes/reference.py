@@ -11,13 +11,18 @@ from luthier.batches.loading import make_loader
 from luthier.batches.sampling import EpochBatchSampler
 from luthier.contracts.training import Observer, Progress
 from luthier.dataset.prepared import row_lengths
-from luthier.engine.schedule import cadence, count_steps
+from luthier.engine.schedule import (
+    DECAY_TYPE,
+    MIN_LR_RATIO,
+    cadence,
+    count_steps,
+    decay_steps,
+    warmup_steps,
+)
+from luthier.engine.settings import ScheduleSettings
 from luthier.engine.transformers_trainer import ReferenceRun, train_with_transformers
 from luthier.recipes.job import Job, build_evaluator
 from luthier.recipes.run_config import RunConfig
-
-_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
 
 def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
     """Train with transformers.Trainer on the same batches, in the same order.
@@ -63,15 +68,13 @@ def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
     """
     config: RunConfig = job.config
     schedule, training = config.schedule, config.training
-    warmup = schedule.warmup_steps or math.ceil(schedule.warmup_ratio * num_steps)
     arguments: dict[str, Any] = {
         "output_dir": str(job.folder),
         "max_steps": num_steps,
         "per_device_train_batch_size": config.batches.rows_per_batch,
         "gradient_accumulation_steps": config.batches.gradient_accumulation_steps,
         "learning_rate": schedule.learning_rate,
-        "lr_scheduler_type": _SCHEDULES[schedule.lr_scheduler_type],
-        "warmup_steps": warmup,
+        **schedule_arguments(schedule, num_steps),
         "weight_decay": schedule.weight_decay,
         "max_grad_norm": schedule.max_grad_norm,
         "logging_steps": training.logging_steps,
@@ -92,4 +95,33 @@ def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
         "adam_beta1": config.optimizer.adam_beta1,
         "adam_beta2": config.optimizer.adam_beta2,
         "adam_epsilon": config.optimizer.adam_epsilon,
+    }
+
+
+def schedule_arguments(schedule: ScheduleSettings, num_steps: int) -> dict[str, Any]:
+    """Say a schedule in TrainingArguments' words.
+
+    Args:
+        schedule: Shape and warm-up.
+        num_steps: Optimiser steps of the whole run.
+    """
+    name, lowest = schedule.lr_scheduler_type, schedule.min_lr_ratio
+    details: dict[str, Any] = {}
+    if name == "constant":
+        name = "constant_with_warmup"
+    elif name == "cosine_with_min_lr":
+        details = {"min_lr_rate": MIN_LR_RATIO if lowest is None else lowest}
+    elif name == "polynomial":
+        lr_end = (lowest or 0.0) * schedule.learning_rate
+        details = {"lr_end": lr_end, "power": schedule.lr_power or 1.0}
+    elif name == "warmup_stable_decay":
+        details = {
+            "num_decay_steps": decay_steps(schedule, num_steps),
+            "decay_type": schedule.lr_decay_type or DECAY_TYPE,
+            "min_lr_ratio": lowest or 0.0,
+        }
+    return {
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": details,
+        "warmup_steps": warmup_steps(schedule, num_steps),
     }
