@@ -22,6 +22,8 @@ from luthier.checkpoints.state import (
     take_random,
 )
 from luthier.contracts.training import Accumulation, MetricSum
+from luthier.engine.lion import Lion
+from luthier.engine.muon import MuonWithAdamW, split_by_kind
 
 
 def write(name: str, taken: tuple[Any, ...], folder: Path) -> None:
@@ -51,6 +53,14 @@ def build(kind: str, net: torch.nn.Module) -> torch.optim.Optimizer:
     ]
     if kind == "adafactor":
         return Adafactor(params, lr=0.01, scale_parameter=False, relative_step=False)
+    if kind == "lion":
+        return Lion(params, lr=0.01)
+    if kind == "muon":
+        split = split_by_kind(params, {id(p) for p in net.parameters() if p.ndim == 2})
+        return MuonWithAdamW(split, 0.01, {}, {"fused": True})
+    if kind == "adamw_8bit":
+        bnb = pytest.importorskip("bitsandbytes")
+        return bnb.optim.AdamW8bit(params, lr=0.01, min_8bit_size=1)
     if kind == "sgd":
         return torch.optim.SGD(params, lr=0.01)
     return torch.optim.AdamW(params, lr=0.01, fused=kind == "fused")
@@ -64,7 +74,40 @@ def step(net: torch.nn.Module, optimizer: torch.optim.Optimizer, times: int) -> 
         optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("kind", ["adamw", "fused", "adafactor", "sgd"])
+def flat(state: dict[int, Any]) -> dict[int, Any]:
+    """bitsandbytes' state has its 8-bit tensors one level deeper."""
+
+    def spread(values: dict[str, Any]) -> Any:
+        for name, value in values.items():
+            yield from value.items() if isinstance(value, dict) else [(name, value)]
+
+    return {index: dict(spread(values)) for index, values in state.items()}
+
+
+class Nested(torch.optim.AdamW):
+    """An optimiser whose state is laid out as bitsandbytes' is, with a table that all share."""
+
+    table = torch.arange(4.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        for index, values in state["state"].items():
+            state["state"][index] = {"step": values["step"], "quant": {"qmap1": self.table}}
+        return state
+
+
+def test_a_nested_state_is_taken_flat_and_a_shared_tensor_twice(tmp_path: Path) -> None:
+    net = model()
+    optimizer = Nested(net.parameters(), lr=0.01)
+    step(net, optimizer, 1)
+    tensors, _ = take_optimizer(optimizer, as_copy=False)
+    assert sorted(tensors) == [f"{i}.{name}" for i in range(3) for name in ("qmap1", "step")]
+    save_optimizer(optimizer, tmp_path)  # safetensors refuses tensors that share memory
+
+
+@pytest.mark.parametrize(
+    "kind", ["adamw", "fused", "adafactor", "sgd", "lion", "muon", "adamw_8bit"]
+)
 def test_optimizer_comes_back_whole(kind: str, tmp_path: Path) -> None:
     net = model()
     optimizer = build(kind, net)
@@ -76,6 +119,7 @@ def test_optimizer_comes_back_whole(kind: str, tmp_path: Path) -> None:
     fresh = build(kind, twin)
     load_optimizer(fresh, tmp_path)
     before, after = optimizer.state_dict(), fresh.state_dict()
+    before["state"], after["state"] = map(flat, (before["state"], after["state"]))
     assert after["state"].keys() == before["state"].keys()
     for index, values in before["state"].items():
         assert after["state"][index].keys() == values.keys()

@@ -21,7 +21,7 @@ from luthier.checkpoints.listing import FOLDER, MODEL, list_checkpoints, newest_
 from luthier.checkpoints.manifest import MANIFEST, verify
 from luthier.engine.loop import train
 from luthier.engine.precision import Precision
-from luthier.engine.settings import AdafactorOptimizer
+from luthier.engine.settings import AdafactorOptimizer, LionOptimizer, MuonOptimizer
 from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.models.save import take_model
 from luthier.objectives.sft import SupervisedFineTuning
@@ -48,9 +48,11 @@ def assert_bit_equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         {"lora": True},
         {"lora": False},
         {"lora": True, "optimizer": AdafactorOptimizer()},
+        {"lora": True, "optimizer": LionOptimizer()},
+        {"lora": False, "optimizer": MuonOptimizer()},
         {"lora": True, "workers": 1},
     ],
-    ids=["lora", "full", "adafactor", "workers"],
+    ids=["lora", "full", "adafactor", "lion", "muon", "workers"],
 )
 @pytest.mark.parametrize("cut", [3, 4])
 def test_going_on_is_bit_identical(

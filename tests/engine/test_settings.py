@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from luthier.engine.settings import (
     AdafactorOptimizer,
     AdamWOptimizer,
+    LionOptimizer,
+    MuonOptimizer,
     OptimizerSettings,
     ScheduleSettings,
     TrainingSettings,
@@ -21,6 +23,8 @@ OPTIMIZER: TypeAdapter[Any] = TypeAdapter(OptimizerSettings)
 def test_the_optimizer_is_chosen_by_name() -> None:
     assert OPTIMIZER.validate_python({"optim": "adamw_torch"}) == AdamWOptimizer()
     assert OPTIMIZER.validate_python({"optim": "adafactor"}) == AdafactorOptimizer()
+    assert OPTIMIZER.validate_python({"optim": "muon"}).muon_momentum == 0.95
+    assert OPTIMIZER.validate_python({"optim": "lion_8bit", "lion_beta2": 0.98}).lion_beta2 == 0.98
     with pytest.raises(ValidationError, match="sgd"):
         OPTIMIZER.validate_python({"optim": "sgd"})
     with pytest.raises(ValidationError, match="adam_beta1"):
@@ -93,6 +97,8 @@ def test_strategies_and_steps_agree(action: str) -> None:
         (TrainingSettings, "eval_steps", 0),
         (TrainingSettings, "save_steps", 0),
         (AdamWOptimizer, "adam_beta2", 1.0),
+        (LionOptimizer, "lion_beta1", 1.0),
+        (MuonOptimizer, "muon_momentum", 1.0),
         (AdamWOptimizer, "adam_epsilon", 0),
     ],
 )

@@ -29,6 +29,7 @@ NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
 OWN_LOOP = "is set, and only luthier's own loop looks"
 PT = "stage: pt"
 OF_DOCUMENTS = "and stage: pt learns from documents"
+ONE_RATE = "is set, and trainer: transformers has one learning rate"
 HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
 
 # (the setting, the line that breaks the rule, other lines, the problem, what makes it right)
@@ -81,6 +82,11 @@ CASES = [
     ("use_rslora", "use_rslora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("use_dora", "use_dora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("additional_target", "additional_target: lm_head", ADAPTER, HAS_ITS_OWN, ""),
+    ("optim", "optim: muon", "", "is muon, .* and lora trains two factors", FULL),
+    ("optim", "optim: lion", BY_TRANSFORMERS, "is set, and trainer: transformers has adamw_torch",
+     "trainer: luthier"),
+    ("loraplus_lr_ratio", "loraplus_lr_ratio: 16", BY_TRANSFORMERS, ONE_RATE, "trainer: luthier"),
+    ("layerwise_lr_decay", "layerwise_lr_decay: 0.9", f"{BY_TRANSFORMERS}\n{FULL}", ONE_RATE, FULL),
     ("packing_window", "packing_window: 64", "", "and only packing: true looks", "packing: true"),
     ("group_by_length", "group_by_length: true", "packing: true", "packing: true fills every row",
      "packing: padding_free"),
@@ -169,6 +175,10 @@ def test_a_default_that_is_spelled_out_breaks_no_rule(resolve_text: Resolve):
         FULL,
         f"{FREEZE}\nval_size: 0.5",
         "optim: adafactor",
+        "optim: lion",
+        f"{FULL}\noptim: muon\nlayerwise_lr_decay: 0.9",
+        "optim: lion_8bit\nloraplus_lr_ratio: 16",
+        "lr_scheduler_type: warmup_stable_decay\nlr_decay_ratio: 0.2\nmin_lr_ratio: 0.1",
         BY_TRANSFORMERS,
         f"{BY_TRANSFORMERS}\npacking: false",
         "group_by_length: true",

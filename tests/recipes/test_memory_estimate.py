@@ -60,6 +60,13 @@ def estimate(
         ({"quantization_bit": 4}, BF16, 550, 100 * 8),
         ({"quantization_bit": 8}, BF16, 1_100, 100 * 8),
         ({"optim": "adafactor"}, BF16, 1_000 * 2, 0),
+        ({"optim": "lion"}, BF16, 1_000 * 2, 100 * 4),
+        ({"optim": "adamw_8bit"}, BF16, 1_000 * 2, 100 * 2),
+        ({"optim": "paged_adamw_8bit"}, BF16, 1_000 * 2, 100 * 2),
+        ({"optim": "lion_8bit"}, BF16, 1_000 * 2, 100),
+        # Embeddings and head are two tables of 50 x 4, and AdamW's.
+        ({**FULL, "optim": "muon"}, FP32, 1_000 * 4, 100 * 4 + 2 * 50 * 4 * 4),
+        ({"finetuning_type": "freeze", "optim": "muon"}, FP32, 1_000 * 4, 100 * 4),
         # From the second micro-batch of a step on, gradients are there beside the activations.
         ({"gradient_accumulation_steps": 2}, BF16, 1_000 * 2, 100 * 12),
         ({"per_device_train_batch_size": "auto"}, BF16, 1_000 * 2, 100 * 12),

@@ -153,7 +153,15 @@ def test_another_seed_gives_another_model(small_run):
     assert first.losses() != other.losses()
 
 
-@EVERY_TUNING
+OPTIMISED = {
+    "lion-loraplus": {"finetuning_type": "lora", "optim": "lion", "loraplus_lr_ratio": 4.0},
+    "muon-layerwise": {"finetuning_type": "full", "optim": "muon", "layerwise_lr_decay": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    "tuning", [*TUNINGS.values(), *OPTIMISED.values()], ids=[*TUNINGS, *OPTIMISED]
+)
 def test_a_stopped_run_goes_on_to_the_very_same_model(small_run, tuning: dict[str, Any]):
     if tuning["finetuning_type"] == "lora":
         tuning = {**tuning, "lora_dropout": 0.2}  # what is drawn must go on, too

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,26 @@ def take_optimizer(
     state = optimizer.state_dict()
     tensors: Tensors = {}
     numbers: dict[str, Any] = {}
+    seen: set[int] = set()
     for index, values in state["state"].items():
-        for name, value in values.items():
+        for name, value in _flat(values):
             key = f"{index}.{name}"
             if isinstance(value, torch.Tensor):
-                tensors[key] = _on_cpu(value, as_copy)
+                # safetensors writes nothing twice, and bitsandbytes' code tables are one tensor.
+                tensors[key] = _on_cpu(value, as_copy or value.data_ptr() in seen)
+                seen.add(value.data_ptr())
             else:
                 numbers[key] = value
     return tensors, {"numbers": numbers, "param_groups": state["param_groups"]}
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    # bitsandbytes puts the tensors of its 8-bit states one level deeper, and takes them back flat.
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield name, value
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:

@@ -9,11 +9,8 @@ from pydantic import Field, model_validator
 from luthier.contracts.settings import Settings
 
 
-class AdamWOptimizer(Settings):
-    """AdamW (arXiv 1711.05101), fused where the device has it."""
-
-    optim: Literal["adamw_torch"] = "adamw_torch"
-    """Optimiser: adamw_torch or adafactor."""
+class AdamNumbers(Settings):
+    """What every AdamW takes, whoever computes it."""
 
     adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     """Decay of the mean of the gradients."""
@@ -25,14 +22,81 @@ class AdamWOptimizer(Settings):
     """Added to the denominator."""
 
 
+class AdamWOptimizer(AdamNumbers):
+    """AdamW (arXiv 1711.05101), fused where the device has it."""
+
+    optim: Literal["adamw_torch"] = "adamw_torch"
+    """Optimiser: adamw_torch; lion, muon (full and freeze alone) and adafactor keep less state; the
+    8-bit ones least, through bitsandbytes. Lion wants a third to a tenth of AdamW's learning rate,
+    muon takes the same."""
+
+
 class AdafactorOptimizer(Settings):
     """Adafactor (arXiv 1804.04235) with the run's learning rate: less state than AdamW."""
 
     optim: Literal["adafactor"] = "adafactor"
-    """Optimiser: adamw_torch or adafactor."""
+    """See adamw_torch."""
 
 
-OptimizerSettings = Annotated[AdamWOptimizer | AdafactorOptimizer, Field(discriminator="optim")]
+class LionNumbers(Settings):
+    """What every Lion takes."""
+
+    lion_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Share of the momentum in the update, whose signs are the step."""
+
+    lion_beta2: float = Field(default=0.99, ge=0.0, lt=1.0)
+    """Decay of the momentum."""
+
+
+class LionOptimizer(LionNumbers):
+    """Lion (arXiv 2302.06675): steps of one size by sign, half the state of AdamW."""
+
+    optim: Literal["lion"] = "lion"
+    """See adamw_torch."""
+
+
+class MuonOptimizer(AdamNumbers):
+    """Muon for the matrices of the layers, AdamW for all else (arXiv 2502.16982)."""
+
+    optim: Literal["muon"] = "muon"
+    """See adamw_torch."""
+
+    muon_momentum: float = Field(default=0.95, ge=0.0, lt=1.0)
+    """Decay of the momentum of the matrices."""
+
+
+class AdamW8bitOptimizer(AdamNumbers):
+    """AdamW with its state in 8 bits (arXiv 2110.02861), through bitsandbytes."""
+
+    optim: Literal["adamw_8bit"] = "adamw_8bit"
+    """See adamw_torch."""
+
+
+class PagedAdamW8bitOptimizer(AdamNumbers):
+    """The same, its state moved out of a GPU's memory where that runs short."""
+
+    optim: Literal["paged_adamw_8bit"] = "paged_adamw_8bit"
+    """See adamw_torch."""
+
+
+class Lion8bitOptimizer(LionNumbers):
+    """Lion with its state in 8 bits, through bitsandbytes."""
+
+    optim: Literal["lion_8bit"] = "lion_8bit"
+    """See adamw_torch."""
+
+
+AnyOptimizer = (
+    AdamWOptimizer
+    | AdafactorOptimizer
+    | LionOptimizer
+    | MuonOptimizer
+    | AdamW8bitOptimizer
+    | PagedAdamW8bitOptimizer
+    | Lion8bitOptimizer
+)
+
+OptimizerSettings = Annotated[AnyOptimizer, Field(discriminator="optim")]
 
 
 _USED_BY = {

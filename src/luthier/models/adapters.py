@@ -171,7 +171,8 @@ def _ends_with(path: str, name: str) -> bool:
 
 
 def _freeze(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedModel:
-    layers = {int(found.group(1)) for n, _ in model.named_parameters() if (found := _layer_of(n))}
+    numbers = (layer_number(name) for name, _ in model.named_parameters())
+    layers = {number for number in numbers if number is not None}
     count = tuning.freeze_trainable_layers
     if abs(count) > len(layers):
         raise SettingsError(
@@ -180,13 +181,13 @@ def _freeze(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedModel:
         )
     chosen = set(sorted(layers)[-count:] if count > 0 else sorted(layers)[:-count])
     extra = list(tuning.freeze_extra_modules or [])
-    outside = {path for path, _ in _owned_parameters(model) if not _layer_of(f"{path}.")}
+    outside = {path for path, _ in _owned_parameters(model) if layer_number(f"{path}.") is None}
     _check_modules("freeze_extra_modules", extra, outside, "module outside its layers")
     model.requires_grad_(False)
     for path, parameter in _owned_parameters(model):
-        layer = _layer_of(f"{path}.")
+        layer = layer_number(f"{path}.")
         named = any(_ends_with(path, name) for name in extra)
-        if int(layer.group(1)) in chosen if layer else named:
+        if named if layer is None else layer in chosen:
             # Of two names of one tied weight, either is enough: no later name takes it back.
             parameter.requires_grad_(True)
     return model
@@ -199,5 +200,7 @@ def _owned_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Pa
             yield path, parameter
 
 
-def _layer_of(name: str) -> re.Match[str] | None:
-    return re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
+def layer_number(name: str) -> int | None:
+    """Return the number of the layer that a parameter's name puts it in, counted from 0."""
+    found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
+    return int(found.group(1)) if found else None

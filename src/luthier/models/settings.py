@@ -80,6 +80,10 @@ class LoraTuning(Settings):
     additional_target: str | list[str] | None = None
     """Modules that are trained whole and saved beside the adapter."""
 
+    loraplus_lr_ratio: float | None = Field(default=None, gt=0)
+    """Learning rate of the B matrices over that of the A's (LoRA+, arXiv 2402.12354, which advises
+    16 and a somewhat lower learning rate). Default: the same."""
+
     @field_validator("lora_target", "additional_target", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
@@ -99,6 +103,10 @@ class FullTuning(Settings):
     finetuning_type: Literal["full"] = "full"
     """Which parameters are trained: lora, full or freeze."""
 
+    layerwise_lr_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Learning rate of each layer over that of the layer above it (arXiv 1801.06146); 0.9 is usual.
+    Default: the same for all."""
+
 
 class FreezeTuning(Settings):
     """Some layers are trained whole, the others stay as they are."""
@@ -111,6 +119,10 @@ class FreezeTuning(Settings):
 
     freeze_extra_modules: str | list[str] | None = None
     """Modules outside the layers that are trained too, for example `lm_head,norm`."""
+
+    layerwise_lr_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Learning rate of each layer over that of the layer above it (arXiv 1801.06146); 0.9 is usual.
+    Default: the same for all."""
 
     freeze_cache: bool = True
     """Compute the frozen layers below the first trained one once for each row, not each epoch, and

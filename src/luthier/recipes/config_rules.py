@@ -75,6 +75,7 @@ _QUANTISED = "is for LoRA on a frozen base; quantised weights can't be trained t
 _USE_LORA = "Set finetuning_type: lora, or take this setting out."
 _SAVING = ("save_steps", "save_total_limit", "save_in_background", "on_full_disk")
 _NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
+_ONE_RATE = "is set, and trainer: transformers has one learning rate here"
 _USE_LUTHIER = "Use trainer: luthier, or take this setting out."
 _ADAPTER_SHAPE = (
     *("lora_target", "lora_rank", "lora_alpha", "lora_dropout"),
@@ -206,6 +207,20 @@ RULES: tuple[Rule, ...] = (
         "is set, and the run goes on from no checkpoint",
         "Add --resume_from_checkpoint, or take it out.",
     ),
+    Rule(
+        "optim",
+        lambda c: c.optimizer.optim == "muon" and not _not_lora(c),
+        "is muon, which makes the step of a whole matrix orthogonal, and lora trains two factors",
+        "Set finetuning_type: full or freeze, or another optim.",
+    ),
+    Rule(
+        "optim",
+        lambda c: _by_transformers(c) and c.optimizer.optim not in ("adamw_torch", "adafactor"),
+        "is set, and trainer: transformers has adamw_torch and adafactor here",
+        _USE_LUTHIER,
+    ),
+    Rule("loraplus_lr_ratio", _by_transformers, _ONE_RATE, _USE_LUTHIER),
+    Rule("layerwise_lr_decay", _by_transformers, _ONE_RATE, _USE_LUTHIER),
     Rule("early_stopping_patience", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),
     *(
         Rule(name, _by_transformers, "is set, and only luthier's own loop looks", _USE_LUTHIER)

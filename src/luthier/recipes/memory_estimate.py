@@ -14,6 +14,7 @@ from typing import Any
 from luthier.batches.packing import build_order
 from luthier.contracts.notice import Notice
 from luthier.core.units import format_bytes
+from luthier.engine.optimizer import STATES, STATES_8BIT
 from luthier.models.adapters import ParameterCount
 from luthier.models.compiled_layers import decoder_layers, decoder_of
 from luthier.models.cpu_attention import KEPT_TOKENS, WHOLE_TOKENS
@@ -132,8 +133,7 @@ def estimate_memory(
     stored_bytes = _stored_bytes(config, computing.value_bytes)
     weight_bytes = {4: 0.55, 8: 1.1}.get(config.quantization.bits or 0, stored_bytes)
     gradients = shape.parameters.trained * 4
-    # Adam's two moments, in float32.
-    training = 2 * gradients if config.optimizer.optim == "adamw_torch" else 0
+    training = _optimizer_state(config, shape)
     activations = _activations(config, shape, lengths, computing, recompute)
     if config.batches.is_auto or config.batches.gradient_accumulation_steps > 1:
         training += gradients
@@ -146,6 +146,18 @@ def estimate_memory(
         activations=max(activations, gradients),
         loss=_loss(config, shape, num_positions(config, lengths), computing),
     )
+
+
+def _optimizer_state(config: RunConfig, shape: ModelShape) -> int:
+    optim, trained = config.optimizer.optim, shape.parameters.trained
+    if optim in STATES_8BIT:
+        return STATES_8BIT[optim] * trained
+    numbers = STATES[optim] * trained
+    if optim == "muon" and config.tuning.finetuning_type == "full":
+        # Embeddings and head are AdamW's, with a second moment: one matrix where they are tied.
+        tables = 1 if shape.matrix_parameters == shape.parameters.total else 2
+        numbers += tables * shape.vocab_size * shape.hidden_size
+    return 4 * numbers  # trained weights are in float32
 
 
 def _stored_bytes(config: RunConfig, value_bytes: int) -> int:

@@ -20,6 +20,7 @@ from luthier.engine.loop import Training
 from luthier.engine.memory import MicroBatches
 from luthier.engine.meter import Meter
 from luthier.engine.optimizer import build_optimizer
+from luthier.engine.parameter_groups import lr_scales
 from luthier.engine.schedule import build_schedule, cadence
 from luthier.engine.update import choose_update
 from luthier.recipes.frozen_layers import frozen_layers_run, memory_to_come, remember_again
@@ -61,6 +62,7 @@ def build_loop_run(
         config.optimizer,
         learning_rate=config.schedule.learning_rate,
         weight_decay=config.schedule.weight_decay,
+        scales=lr_scales(job.model, config.tuning),
     )
     parts = {"micro_batches": micro_batches, "guards": guards, "meter": meter}
     scaler, taker = job.precision.scaler, model_taker(job)

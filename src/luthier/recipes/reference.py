@@ -19,10 +19,11 @@ from luthier.engine.schedule import (
     decay_steps,
     warmup_steps,
 )
-from luthier.engine.settings import ScheduleSettings
+from luthier.engine.settings import AdamWOptimizer, ScheduleSettings
 from luthier.engine.transformers_trainer import ReferenceRun, train_with_transformers
 from luthier.recipes.job import Job, build_evaluator
 from luthier.recipes.run_config import RunConfig
+
 
 def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
     """Train with transformers.Trainer on the same batches, in the same order.
@@ -88,13 +89,15 @@ def trainer_arguments(job: Job, num_steps: int) -> dict[str, Any]:
         "bf16": job.precision.name == "bf16",
         "fp16": job.precision.name == "fp16",
     }
-    if config.optimizer.optim == "adafactor":
+    optimizer = config.optimizer
+    if not isinstance(optimizer, AdamWOptimizer):
+        # config_rules.py lets no other through.
         return arguments | {"optim": "adafactor"}
     return arguments | {
         "optim": "adamw_torch_fused",
-        "adam_beta1": config.optimizer.adam_beta1,
-        "adam_beta2": config.optimizer.adam_beta2,
-        "adam_epsilon": config.optimizer.adam_epsilon,
+        "adam_beta1": optimizer.adam_beta1,
+        "adam_beta2": optimizer.adam_beta2,
+        "adam_epsilon": optimizer.adam_epsilon,
     }
 
 
