@@ -67,6 +67,35 @@ def test_equals_naive_reference(smoothing: float, weighted: bool) -> None:
     assert float(supervised_weight(labels, given_weights)) == float(loss.weight)
 
 
+@pytest.mark.parametrize("by_hidden", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_dft_is_the_papers_loss_in_float64(
+    tiny_model: Any, by_hidden: bool, weighted: bool
+) -> None:
+    """Sum of sg(p) x (-log p): its gradient is that of -p, where log p's would be 1/p of it."""
+    _, labels, weights = random_case(vocabulary=61)
+    given_weights = weights if weighted else None
+    hidden = torch.randn(3, 8, 32, requires_grad=True)
+    if by_hidden:
+        head = linear_head(tiny_model)
+        loss = causal_lm_loss_from_hidden(hidden, labels, head, given_weights, dft=True)
+    else:
+        loss = causal_lm_loss(tiny_model.lm_head(hidden), labels, given_weights, dft=True)
+    matrix = tiny_model.lm_head.weight
+    ours = torch.autograd.grad(loss.total, [hidden, matrix])
+    exact_hidden, exact_matrix = (t.detach().double().requires_grad_() for t in (hidden, matrix))
+    probabilities = (exact_hidden @ exact_matrix.T).softmax(-1)[:, :-1]
+    is_scored = labels[:, 1:] != -100
+    p = probabilities[is_scored].gather(1, labels[:, 1:][is_scored][:, None])[:, 0]
+    w = weights[:, 1:][is_scored].double() if weighted else torch.ones_like(p)
+    expected = float((w * -p * p.log()).sum().detach())
+    assert float(loss.total.detach()) == pytest.approx(expected, rel=1e-5)
+    theirs = torch.autograd.grad((w * -p).sum(), [exact_hidden, exact_matrix])
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.double(), their, rtol=1e-5, atol=1e-6)
+    assert float(loss.weight) == pytest.approx(float(w.sum()), rel=1e-6)
+
+
 def test_equals_the_loss_of_transformers_own_model(tiny_model: Any, random_batch: Make) -> None:
     batch = random_batch()
     with torch.no_grad():

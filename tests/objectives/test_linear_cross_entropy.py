@@ -105,6 +105,32 @@ def test_values_and_gradients_are_torchs(name: str, chunk_rows: int | None) -> N
     assert not got[0][3].any()  # The row of weight 0 teaches nothing.
 
 
+@pytest.mark.parametrize("chunk_rows", [None, 1, 7])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dft_weighs_each_row_by_its_probability(name: str, chunk_rows: int | None) -> None:
+    """The factor gets no gradient, so finite differences would not agree; full logits must."""
+    case = Case(**VARIANTS[name], dtype=torch.float64)
+    probabilities = case.logits().detach().softmax(-1)[torch.arange(ROWS), case.targets]
+    losses = case.losses() * probabilities
+    expected = (losses * case.weights).sum()
+    result = case.ours(chunk_rows=chunk_rows, dft=True)
+    torch.testing.assert_close(result.total, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(result.losses, losses.detach(), rtol=1e-9, atol=1e-12)
+    got, wanted = case.gradients(result.total), case.gradients(expected)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_dft_in_float16_has_the_same_gradients() -> None:
+    """There the logits are computed again in the backward pass."""
+    case, exact = Case(dtype=torch.float16), Case(dtype=torch.float64)
+    for leaf, wide in zip(case.leaves, exact.leaves, strict=True):
+        wide.data = leaf.detach().double()
+    got = case.gradients(case.ours(dft=True, chunk_rows=4).total)
+    wanted = exact.gradients(exact.ours(dft=True).total)
+    for gradient, expected in zip(got, wanted, strict=True):
+        torch.testing.assert_close(gradient.double(), expected, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_agree_with_finite_differences(name: str) -> None:
     """Along a random direction. (torch's gradcheck runs one backward pass several times.)"""

@@ -16,6 +16,18 @@ def test_no_smoothing_by_default() -> None:
     assert ObjectiveSettings(label_smoothing_factor=0.1).label_smoothing_factor == 0.1
 
 
+def test_dft_has_one_right_token() -> None:
+    assert ObjectiveSettings(use_dft_loss=True).use_dft_loss
+    with pytest.raises(ValidationError, match="is not used by use_dft_loss: true"):
+        ObjectiveSettings(use_dft_loss=True, label_smoothing_factor=0.1)
+
+
+def test_noise_has_a_size() -> None:
+    assert ObjectiveSettings(neftune_noise_alpha=5).neftune_noise_alpha == 5.0
+    with pytest.raises(ValidationError, match="neftune_noise_alpha"):
+        ObjectiveSettings(neftune_noise_alpha=0)
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.0, "much"])
 def test_smoothing_is_a_share(value: object) -> None:
     with pytest.raises(ValidationError, match="label_smoothing_factor"):

@@ -162,6 +162,7 @@ def test_what_it_takes_is_said_in_one_line(build: Any, recorder: Any):
     ("flags", "reason"),
     [
         (("--freeze_extra_modules", "embed_tokens"), "something below layer 1 is trained too"),
+        (("--neftune_noise_alpha", "5"), "neftune_noise_alpha draws other noise each time"),
         (("--trainer", "transformers"), "trainer: transformers is the reference"),
     ],
 )

@@ -72,6 +72,18 @@ def test_the_evaluator_measures_without_smoothing(build: Any):
     assert measured[0] == measured[1]
 
 
+def test_what_the_settings_add_in_training_alone(build: Any):
+    job = build("--use_dft_loss", "--neftune_noise_alpha", "5")
+    assert job.training_objective().dft
+    assert not job.objective().dft
+    assert build("--label_smoothing_factor", "0.1").training_objective().label_smoothing == 0.1
+    ids = torch.arange(8)[None]
+    plain = build().model.train()
+    with torch.no_grad():
+        assert torch.equal(plain(ids).logits, plain(ids).logits)
+        assert not torch.equal(job.model.train()(ids).logits, job.model(ids).logits)
+
+
 def test_the_writer_saves_the_model_as_it_stands(build: Any, tmp_path: Path):
     job = build("--finetuning_type", "full")
     with torch.no_grad():

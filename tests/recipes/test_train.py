@@ -155,6 +155,11 @@ def test_another_seed_gives_another_model(small_run):
 
 OPTIMISED = {
     "lion-loraplus": {"finetuning_type": "lora", "optim": "lion", "loraplus_lr_ratio": 4.0},
+    "neftune-dft": {
+        "finetuning_type": "lora",
+        "neftune_noise_alpha": 5.0,
+        "use_dft_loss": True,
+    },
     "muon-layerwise": {"finetuning_type": "full", "optim": "muon", "layerwise_lr_decay": 0.5},
 }
 

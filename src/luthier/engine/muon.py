@@ -52,7 +52,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return [group for group in self.param_groups if group["kind"] == kind]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Take a step over all parameters that have a gradient.
 
         Args:

@@ -24,6 +24,8 @@ def causal_lm_loss(
     labels_BL: torch.Tensor,
     loss_weights_BL: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
+    *,
+    dft: bool = False,
 ) -> LossSum:
     """Sum the weighted cross-entropy over supervised tokens.
 
@@ -37,12 +39,15 @@ def causal_lm_loss(
         loss_weights_BL: Weight of each label, not negative; None is 1 everywhere. A weight of 0
             is the same as a label of -100, in the counts too.
         label_smoothing: Share of each target spread evenly over the vocabulary.
+        dft: Multiply each token's loss by its probability, which counts as a constant: a token that
+            the model finds unlikely then pulls no harder than a likely one.
 
     Returns:
         Sums over the batch; divide `total` by the `weight` of the whole window.
 
     Source:
-        Label smoothing: arXiv 1512.00567, section 7, as in torch's `cross_entropy`.
+        Label smoothing: arXiv 1512.00567, section 7, as in torch's `cross_entropy`. Dynamic
+        fine-tuning (DFT): arXiv 2508.05629.
     """
     targets_BL, supervised_BL = _targets(labels_BL, loss_weights_BL)
     logits_NV = logits_BLV[:, :-1][supervised_BL].float()
@@ -50,6 +55,9 @@ def causal_lm_loss(
     losses_N = F.cross_entropy(
         logits_NV, targets_N, reduction="none", label_smoothing=label_smoothing
     )
+    if dft:
+        probabilities_NV = logits_NV.detach().softmax(dim=-1)
+        losses_N = losses_N * probabilities_NV.gather(1, targets_N[:, None])[:, 0]
     weights_N = _weights(supervised_BL, loss_weights_BL)
     return LossSum(
         total=(losses_N * weights_N).sum(),
@@ -65,6 +73,8 @@ def causal_lm_loss_from_hidden(
     head: Head,
     loss_weights_BL: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
+    *,
+    dft: bool = False,
 ) -> LossSum:
     """Sum what `causal_lm_loss` sums, from the hidden states that the head would take.
 
@@ -78,6 +88,7 @@ def causal_lm_loss_from_hidden(
         head: The head of the model that the hidden states come from.
         loss_weights_BL: Weight of each label, not negative; None is 1 everywhere.
         label_smoothing: Share of each target spread evenly over the vocabulary.
+        dft: Multiply each token's loss by its probability, which counts as a constant.
 
     Returns:
         Sums over the batch, as `causal_lm_loss` returns them.
@@ -90,6 +101,7 @@ def causal_lm_loss_from_hidden(
         targets_BL[supervised_BL],
         None if loss_weights_BL is None else weights_N,
         label_smoothing,
+        dft,
     )
     return LossSum(
         total=rows.total,

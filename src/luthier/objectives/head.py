@@ -82,6 +82,7 @@ class Head:
         targets_N: torch.Tensor,
         weights_N: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
+        dft: bool = False,
     ) -> RowLosses:
         """Sum the weighted cross-entropy of rows; see `linear_cross_entropy`."""
         parts = head_parts(self.projection, hidden_ND)
@@ -95,6 +96,7 @@ class Head:
             label_smoothing=label_smoothing,
             softcap=self.softcap,
             scale=self.scale,
+            dft=dft,
         )
 
     def log_probs(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:

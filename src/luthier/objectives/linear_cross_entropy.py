@@ -56,6 +56,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     scale: float = 1.0,
     chunk_rows: int | None = None,
+    dft: bool = False,
 ) -> RowLosses:
     """Sum the weighted cross-entropy of rows, chunk by chunk of their logits.
 
@@ -73,14 +74,15 @@ def linear_cross_entropy(
         softcap: Bounds the logits: softcap * tanh(logits / softcap).
         scale: Multiplies product and bias, before the bound.
         chunk_rows: Rows whose logits exist together; None to choose.
+        dft: Multiply each row's loss by the probability of its target, which gets no gradient.
 
     Returns:
         The sum with gradient, and each row's part without.
 
     Source:
-        `score_rows`.
+        `score_rows`; dft: arXiv 2508.05629.
     """
-    rule = LogitRule(scale, softcap, label_smoothing, chunk_rows)
+    rule = LogitRule(scale, softcap, label_smoothing, chunk_rows, dft)
     terms = [hidden_ND, weight_VD, *(low_rank or ())]
     if not _wants_gradient(bias_V, terms):
         scores = _score(rule, targets_N, bias_V, terms)

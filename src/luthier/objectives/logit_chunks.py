@@ -48,12 +48,14 @@ class LogitRule:
         softcap: Bounds the logits: softcap * tanh(logits / softcap); None for no bound.
         label_smoothing: Share of each target spread evenly over the vocabulary.
         chunk_rows: Rows of one chunk; None to choose by the size of the vocabulary.
+        dft: Multiply each loss by its target's probability, which counts as a constant.
     """
 
     scale: float = 1.0
     softcap: float | None = None
     label_smoothing: float = 0.0
     chunk_rows: int | None = None
+    dft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class _Tile:
         self._rows = min(num_rows, max(1, self.num_elements // size))
         self._rule, self._bias_V = rule, bias_V
         self._spare = torch.empty(self._rows, size, dtype=exact, device=logits_CV.device)
+        self._probability_T: torch.Tensor | None = None
         self._widened = None if logits_CV.dtype == exact else torch.empty_like(self._spare)
 
     def parts(self, logits_CV: torch.Tensor) -> Iterator[slice]:
@@ -186,8 +189,12 @@ class _Tile:
         # The likeliest token's probability is 1 / sum(exp(x - top)), and never underflows.
         log_sum_T = -x_TV.amax(-1).log()
         losses_T = top_T - target_T + log_sum_T
+        if self._rule.dft:
+            self._probability_T = losses_T.neg().exp()
         if smoothing:
             losses_T = (1 - smoothing) * losses_T + smoothing * (top_T - mean_T + log_sum_T)
+        if self._probability_T is not None:
+            losses_T = losses_T * self._probability_T
         return losses_T, correct_T
 
     def differentiate(
@@ -202,6 +209,9 @@ class _Tile:
         if self._rule.softcap is not None:
             # d tanh(x) = 1 - tanh(x)^2
             p_TV.mul_(self._spare[: len(p_TV)].square_().neg_().add_(1))
+        if self._probability_T is not None:
+            scaled_T = self._probability_T
+            factors_T = scaled_T if factors_T is None else scaled_T * factors_T
         if factors_T is not None:
             p_TV.mul_((factors_T * self._rule.scale)[:, None])
         elif self._rule.scale != 1:

@@ -40,6 +40,23 @@ class ObjectiveSettings(Settings):
     label_smoothing_factor: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each target's probability that is spread evenly over the vocabulary."""
 
+    use_dft_loss: bool = False
+    """Multiply each token's loss by its probability, taken as a constant (DFT, arXiv 2508.05629):
+    answers that the model finds unlikely are not forced on it. The log's loss is that product."""
+
+    neftune_noise_alpha: float | None = Field(default=None, gt=0.0)
+    """Size of the noise on the input embeddings in training (NEFTune, arXiv 2310.05914): 5 is
+    usual. Default: none."""
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ObjectiveSettings:
+        if self.use_dft_loss and self.label_smoothing_factor:
+            raise ValueError(
+                "label_smoothing_factor is not used by use_dft_loss: true, whose weight is the "
+                "probability of the one right token"
+            )
+        return self
+
 
 class PreferenceSettings(Settings):
     """How answers are compared (pairs) or judged (`kto`). The names are LLaMA-Factory's."""

@@ -45,11 +45,13 @@ class SupervisedFineTuning:
             through it. None computes the model's own logits, of all tokens.
         inputs: Makes the model's keyword arguments from a batch, labels left out, so that no loss
             but this one is computed.
+        dft: Whether each token's loss is multiplied by its probability (DFT).
     """
 
     label_smoothing: float = 0.0
     head: Head | None = None
     inputs: Callable[[Batch], dict[str, Any]] = model_inputs
+    dft: bool = False
 
     def weight(self, batch: Batch) -> torch.Tensor:
         """Return the sum of the loss weights of a batch."""
@@ -65,8 +67,10 @@ class SupervisedFineTuning:
         labels_BL, weights_BL = batch["labels"], batch.get("loss_weights")
         if self.head is None:
             logits_BLV = model(**inputs, use_cache=False).logits
-            return causal_lm_loss(logits_BLV, labels_BL, weights_BL, self.label_smoothing)
+            return causal_lm_loss(
+                logits_BLV, labels_BL, weights_BL, self.label_smoothing, dft=self.dft
+            )
         hidden_BLD = self.head.hidden_states(model, inputs)
         return causal_lm_loss_from_hidden(
-            hidden_BLD, labels_BL, self.head, weights_BL, self.label_smoothing
+            hidden_BLD, labels_BL, self.head, weights_BL, self.label_smoothing, dft=self.dft
         )

@@ -67,6 +67,8 @@ def with_frozen_layers_cached(
         return head, None
     if config.run.trainer != "luthier":
         return head, _runs_all(f"trainer: {config.run.trainer} is the reference")
+    if config.objective.neftune_noise_alpha:
+        return head, _runs_all("neftune_noise_alpha draws other noise each time")
     if head is None:
         return None, _runs_all("the loss is computed from full logits")
     if not frozen_depth(head.decoder):

@@ -23,6 +23,7 @@ from luthier.engine.memory import MicroBatches
 from luthier.engine.precision import Precision, choose_device, choose_precision
 from luthier.evaluation.validation_loss import ValidationLoss
 from luthier.models.adapters import ParameterCount, apply_tuning, count_parameters
+from luthier.models.embedding_noise import add_embedding_noise
 from luthier.models.liger import use_liger_kernels
 from luthier.models.load import load_model
 from luthier.models.rms_norm import lighten_norms
@@ -56,9 +57,15 @@ class Job:
     notices: tuple[Notice, ...]
     head: Head | None = None
 
-    def objective(self, label_smoothing: float = 0.0) -> Objective:
+    def objective(self, label_smoothing: float = 0.0, *, dft: bool = False) -> Objective:
         """Return the run's objective, which lets only supervised tokens meet the head."""
-        return stage_of(self.config).objective(label_smoothing, self.head, batch_inputs)
+        build = stage_of(self.config).objective
+        return build(label_smoothing, self.head, batch_inputs, dft)
+
+    def training_objective(self) -> Objective:
+        """Return the objective with what the settings add to it in training alone."""
+        asked = self.config.objective
+        return self.objective(asked.label_smoothing_factor, dft=asked.use_dft_loss)
 
 
 def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: Screen) -> Job:
@@ -98,6 +105,8 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
     if config.run.trainer == "luthier":
         _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)
+    if config.objective.neftune_noise_alpha:
+        add_embedding_noise(model, config.objective.neftune_noise_alpha)
     if config.batches.is_packed:
         refuse_unpackable(model, config)
     head, head_notice = None, None

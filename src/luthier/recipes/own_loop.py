@@ -84,7 +84,7 @@ def build_loop_run(
     run = Training(
         model=job.model,
         batches=batches,
-        objective=job.objective(config.objective.label_smoothing_factor),
+        objective=job.training_objective(),
         optimizer=optimizer,
         rate=build_schedule(config.schedule, progress.num_steps),
         precision=job.precision,

@@ -44,7 +44,7 @@ def train_by_reference(job: Job, observers: Sequence[Observer]) -> Progress:
         model=job.model,
         train_loader=make_loader(rows, sampler, collate, batches),
         train_rows=rows,
-        objective=job.objective(config.objective.label_smoothing_factor),
+        objective=job.training_objective(),
         arguments=trainer_arguments(job, num_steps),
         progress=Progress(num_steps=num_steps),
         evaluator=build_evaluator(job),

@@ -37,14 +37,15 @@ class Stage:
         settle_tokenizer: Sets the tokenizer up (tokenizer, the setting `template`) as rows of this
             stage are to be tokenised, and as it is saved; with notices of what was replaced.
         rows: How rows come about.
-        objective: Builds the loss (label smoothing, the model's head or None, its inputs).
+        objective: Builds the loss (label smoothing, the model's head or None, its inputs, whether
+            each token's loss is multiplied by its probability).
         evaluator: Adds to what is measured on the validation rows (evaluator, rows).
         auto_packing: What `packing: auto` is with a model whose rows can be packed.
     """
 
     settle_tokenizer: Callable[[Any, str], tuple[Any, Sequence[Notice]]]
     rows: RowKind
-    objective: Callable[[float, Head | None, Inputs], Objective]
+    objective: Callable[[float, Head | None, Inputs, bool], Objective]
     evaluator: Callable[[Evaluator, Any], Evaluator]
     auto_packing: Literal["padding_free", True]
 
