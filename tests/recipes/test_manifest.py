@@ -125,6 +125,8 @@ def test_an_adapter_is_described_beside_its_base(tmp_path: Path, tiny_llama: Any
     assert facts.keys() == {"model", "adapter"}
     assert facts["adapter"]["config_sha256"].keys() == {"adapter_config.json"}
     assert facts["adapter"]["weights_sha256"].keys() == {"adapter_model.safetensors"}
+    several = settings.model_copy(update={"adapter_name_or_path": f"{adapter},{adapter}"})
+    assert describe_model(several) == {**facts, "adapter_1": facts["adapter"]}
 
 
 @pytest.mark.parametrize("name", ["owner/name-that-nobody-has", "no name for a hub"])

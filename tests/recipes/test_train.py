@@ -155,6 +155,7 @@ def test_another_seed_gives_another_model(small_run):
 
 OPTIMISED = {
     "lion-loraplus": {"finetuning_type": "lora", "optim": "lion", "loraplus_lr_ratio": 4.0},
+    "pissa": {"finetuning_type": "lora", "lora_init": "pissa", "lora_rank": 4},
     "neftune-dft": {
         "finetuning_type": "lora",
         "neftune_noise_alpha": 5.0,
@@ -322,6 +323,42 @@ def test_gradient_checkpointing_changes_memory_and_not_the_model(small_run, name
     recomputed = small_run.train("--gradient_checkpointing", **TUNINGS[name])
     assert plain.losses() == recomputed.losses()
     assert_same(weights(plain.folder), weights(recomputed.folder))
+
+
+@pytest.mark.parametrize("create_new", [False, True])
+def test_a_stack_of_adapters_is_one_that_opens_on_the_base(small_run, create_new: bool):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    def train(name: str, *adapters: Any, **values: Any) -> Any:
+        folder = str(small_run.folder / name)
+        stack = ",".join(str(adapter) for adapter in adapters) or None
+        return small_run.train(output_dir=folder, adapter_name_or_path=stack, max_steps=3, **values)
+
+    first = train("first", lora_rank=2)
+    second = train("second", lora_rank=3, seed=7)
+    new = {"create_new_adapter": True, "lora_rank": 4} if create_new else {}
+    whole = train("whole", first.folder, second.folder, save_steps=2, **new)
+    base = AutoModelForCausalLM.from_pretrained(small_run.model, dtype=torch.float32)
+    opened = PeftModel.from_pretrained(base, str(whole.folder))
+    assert opened.peft_config["default"].r == (4 + 2 + 3 if create_new else 3 + 2)
+    # One step's worth of training apart from both below it, and a run that goes on is the same.
+    again = small_run.train(
+        "--resume_from_checkpoint",
+        str(whole.folder / "checkpoints" / "step-000002"),
+        output_dir=str(small_run.folder / "again"),
+        adapter_name_or_path=f"{first.folder},{second.folder}",
+        max_steps=3,
+        save_steps=2,
+        **new,
+    )
+    assert_same(weights(whole.folder), weights(again.folder))
+    assert again.losses()[-1] == whole.losses()[-1]
+    facts = whole.manifest()
+    assert [facts[name]["name"] for name in ("adapter_1", "adapter")] == [
+        str(first.folder),
+        str(second.folder),
+    ]
 
 
 def test_training_goes_on_from_an_adapter(small_run):

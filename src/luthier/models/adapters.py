@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import LuthierError, ModelError, SettingsError, nearest
+from luthier.models.fixed_terms import (
+    Term,
+    add_terms,
+    begin_from_base,
+    go_on_from_joined,
+    join_terms,
+    read_terms,
+    trained_part,
+)
 from luthier.models.safety import check_adapter_folder
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
@@ -29,6 +39,9 @@ def apply_tuning(
     model: PreTrainedModel,
     tuning: LoraTuning | FullTuning | FreezeTuning,
     adapter: str | None = None,
+    *,
+    merged: Sequence[str] = (),
+    is_checkpoint: bool = False,
 ) -> Any:
     """Make a model's parameters trainable as the settings say.
 
@@ -36,6 +49,9 @@ def apply_tuning(
         model: The base model; changed in place.
         tuning: What to train.
         adapter: A LoRA adapter's folder to train on from.
+        merged: Adapters that are merged into the base first.
+        is_checkpoint: Whether the adapter is one of a run that goes on: of what it holds then, only
+            the part that was trained is trained on.
 
     Returns:
         The model, wrapped by peft for LoRA.
@@ -49,7 +65,22 @@ def apply_tuning(
         return model
     if isinstance(tuning, FreezeTuning):
         return _freeze(model, tuning)
-    return _continue_lora(model, adapter) if adapter else _add_lora(model, tuning)
+    terms: dict[str, Term] = {}
+    for name in merged:
+        with _adapter_errors(name):
+            terms = join_terms(terms, read_terms(model, _checked_folder(name)))
+    if adapter:
+        tuned = _continue_lora(model, adapter, is_checkpoint)
+    else:
+        tuned = _add_lora(model, tuning)
+    if terms and _has_dora(tuned):
+        raise ModelError(
+            "the adapter that is trained is a DoRA, whose magnitudes are those of a whole matrix",
+            where=adapter,
+            mend="Merge the adapters below it with peft, and name the merged model as base.",
+        )
+    add_terms(tuned, terms)
+    return tuned
 
 
 def count_parameters(model: torch.nn.Module) -> ParameterCount:
@@ -68,9 +99,17 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
     from peft import LoraConfig, get_peft_model
 
     target: str | list[str] = "all-linear"
-    if tuning.lora_target != "all":
-        target = list(tuning.lora_target)
-        _check_modules("lora_target", target, _linear_paths(model), "linear layer below its head")
+    paths = _linear_paths(model)
+    if isinstance(tuning.lora_target, list):
+        target = tuning.lora_target
+        _check_modules("lora_target", target, paths, "linear layer below its head")
+    elif tuning.lora_target != "all":
+        target = sorted(path for path in paths if re.fullmatch(tuning.lora_target, path))
+        if not target:
+            raise SettingsError(
+                f"lora_target matches no linear layer: {tuning.lora_target}",
+                mend=f"It must match a whole path, such as {min(paths)}.",
+            )
     extra = list(tuning.additional_target or [])
     _check_modules("additional_target", extra, _module_paths(model), "module")
     config = LoraConfig(
@@ -82,23 +121,46 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
         modules_to_save=extra or None,
         use_rslora=tuning.use_rslora,
         use_dora=tuning.use_dora,
+        init_lora_weights="gaussian" if tuning.lora_init == "gaussian" else True,
     )
     tuned = get_peft_model(model, config)
     _train_in_float32(tuned)
+    if tuning.takes_from_base:
+        begin_from_base(tuned, tuning.lora_init)
     return tuned
 
 
-def _continue_lora(model: PreTrainedModel, adapter: str) -> Any:
+def _continue_lora(model: PreTrainedModel, adapter: str, is_checkpoint: bool) -> Any:
     from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
-    try:
-        folder = adapter if Path(adapter).is_dir() else _fetch(adapter)
-        check_adapter_folder(Path(folder))
-        tuned = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    with _adapter_errors(adapter):
+        folder = _checked_folder(adapter)
+        trained = trained_part(folder) if is_checkpoint else None
+        if trained is not None:
+            tuned = go_on_from_joined(model, folder, trained)
+            _train_in_float32(tuned)
+            return tuned
+        tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         if _train_in_float32(tuned):
             # They were rounded to the base's type as they were loaded: read them again, exactly.
-            set_peft_model_state_dict(tuned, load_peft_weights(folder))
+            set_peft_model_state_dict(tuned, load_peft_weights(str(folder)))
         return tuned
+
+
+def _has_dora(tuned: Any) -> bool:
+    return bool(tuned.peft_config[tuned.active_adapter].use_dora)
+
+
+def _checked_folder(adapter: str) -> Path:
+    folder = Path(adapter if Path(adapter).is_dir() else _fetch(adapter))
+    check_adapter_folder(folder)
+    return folder
+
+
+@contextmanager
+def _adapter_errors(adapter: str) -> Generator[None]:
+    try:
+        yield
     except LuthierError:
         raise
     except Exception as error:

@@ -7,10 +7,14 @@ while training changes the weights.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from luthier.core.files import write_text
+from luthier.models.fixed_terms import TRAINED_PART, joined_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,16 +122,21 @@ def _take_adapter(model: Any, as_copy: bool) -> tuple[int, Callable[[Path], None
 
     name = model.active_adapter
     state: State = get_peft_model_state_dict(model, adapter_name=name)
-    if as_copy:
-        state = _copied(state, frozen=())
     base = model.get_base_model()
     config = _config_to_write(model.peft_config[name], base.name_or_path)
+    trained = None
+    if joined := joined_adapter(model, state, config):
+        state, config, trained = joined.state, joined.config, joined.trained
+    if as_copy:
+        state = _copied(state, frozen=())
     generation = copy.deepcopy(base.generation_config)
 
     def write(folder: Path) -> None:
         save_file(_unshared(state), folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         config.save_pretrained(str(folder))
         generation.save_pretrained(folder)
+        if trained is not None:
+            write_text(folder / TRAINED_PART, json.dumps(trained, indent=2) + "\n")
 
     return _num_bytes(state), write
 

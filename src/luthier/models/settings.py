@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from luthier.contracts.settings import Settings
 
@@ -17,7 +18,11 @@ class ModelSettings(Settings):
     """A local model folder in the Hugging Face layout, or a hub name."""
 
     adapter_name_or_path: str | None = None
-    """A LoRA adapter to train on from."""
+    """A LoRA adapter to train on from. Of several, between commas, the last is trained on and the
+    others are merged into the base; what is saved holds all of them."""
+
+    create_new_adapter: bool = False
+    """Merge all adapters of adapter_name_or_path into the base, and train a new one."""
 
     model_revision: str = "main"
     """Branch, tag or commit of a hub model."""
@@ -39,10 +44,25 @@ class ModelSettings(Settings):
     use_liger_kernel: bool = False
     """On a GPU, compute norms, rotary positions and activations by the kernels of Liger."""
 
-    @field_validator("model_name_or_path", "adapter_name_or_path")
+    @field_validator("model_name_or_path")
     @classmethod
-    def _expand_home(cls, value: str | None) -> str | None:
-        return str(Path(value).expanduser()) if value and value.startswith("~") else value
+    def _expand_home(cls, value: str) -> str:
+        return _at_home(value)
+
+    @field_validator("adapter_name_or_path")
+    @classmethod
+    def _expand_homes(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        names = [name.strip() for name in value.split(",")]
+        if not all(names):
+            raise ValueError("adapter_name_or_path has a comma with no adapter beside it")
+        return ",".join(map(_at_home, names))
+
+    @property
+    def adapters(self) -> list[str]:
+        """The adapters that training starts from, in their order."""
+        return self.adapter_name_or_path.split(",") if self.adapter_name_or_path else []
 
     @field_validator("flash_attn", mode="before")
     @classmethod
@@ -60,7 +80,8 @@ class LoraTuning(Settings):
     """Which parameters are trained: lora, full or freeze."""
 
     lora_target: str | list[str] = "all"
-    """Modules that get an adapter: names, a comma string, or `all` linear layers but the head."""
+    """Modules that get an adapter: names, a comma string, `all` linear layers but the head, or a
+    regular expression for whole paths, such as `model\\.layers\\.(0|1)\\..*_proj`."""
 
     lora_rank: int = Field(default=8, gt=0)
     """Rank of the adapters."""
@@ -70,6 +91,11 @@ class LoraTuning(Settings):
 
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout before the adapters."""
+
+    lora_init: str = "default"
+    """How adapters begin: default (B is 0), gaussian (the same, A normal), pissa or
+    pissa_niter_[n] (the base's largest singular directions, arXiv 2404.02948; exact, or fast by n
+    iterations), olora (by QR, arXiv 2406.01775). What is saved opens on the base as it is."""
 
     use_rslora: bool = False
     """Scale by alpha/sqrt(rank) (rsLoRA, arXiv 2312.03732)."""
@@ -86,8 +112,38 @@ class LoraTuning(Settings):
 
     @field_validator("lora_target", "additional_target", mode="before")
     @classmethod
-    def _split_commas(cls, value: object) -> object:
-        return split_names(value)
+    def _split_commas(cls, value: object, info: ValidationInfo) -> object:
+        # A regular expression may have commas of its own.
+        is_kept = info.field_name == "lora_target" and is_pattern(value)
+        return value if is_kept else split_names(value)
+
+    @field_validator("lora_target")
+    @classmethod
+    def _compiles(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"lora_target is no regular expression: {error}") from None
+        return value
+
+    @field_validator("lora_init")
+    @classmethod
+    def _known_init(cls, value: str) -> str:
+        if not re.fullmatch(r"default|gaussian|olora|pissa|pissa_niter_[1-9]\d*", value):
+            raise ValueError("it can be default, gaussian, pissa, pissa_niter_[n] or olora")
+        return value
+
+    @model_validator(mode="after")
+    def _plain_magnitudes(self) -> LoraTuning:
+        if self.use_dora and self.takes_from_base:
+            raise ValueError(f"use_dora is not used with lora_init: {self.lora_init}")
+        return self
+
+    @property
+    def takes_from_base(self) -> bool:
+        """Whether the base loses at the start what the adapters begin with."""
+        return self.lora_init not in ("default", "gaussian")
 
     @field_validator("lora_target")
     @classmethod
@@ -190,6 +246,15 @@ class QuantizationSettings(Settings):
         bitsandbytes trains LoRA on plain weights and says so. A quantization_bit is an order.
         """
         return self.quantization_bit is not None
+
+
+def is_pattern(value: object) -> bool:
+    """Whether a name of modules is a regular expression: it has signs that no name has."""
+    return isinstance(value, str) and any(sign in value for sign in "*+?[](){}|^$\\")
+
+
+def _at_home(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def split_names(value: object) -> object:

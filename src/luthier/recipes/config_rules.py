@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from luthier.corpus.sources import has_validation
 from luthier.engine.settings import GuardSettings
+from luthier.models.settings import LoraTuning
 from luthier.recipes.run_config import STEP_SETTINGS, RunConfig
 
 
@@ -49,8 +50,16 @@ def _is_pretraining(config: RunConfig) -> bool:
     return config.run.stage == "pt"
 
 
-def _has_adapter(config: RunConfig) -> bool:
-    return config.model.adapter_name_or_path is not None
+def _trains_on_an_adapter(config: RunConfig) -> bool:
+    return bool(config.model.adapters) and not config.model.create_new_adapter
+
+
+def _merges_adapters(config: RunConfig) -> bool:
+    return config.model.create_new_adapter or len(config.model.adapters) > 1
+
+
+def _takes_from_base(config: RunConfig) -> bool:
+    return isinstance(config.tuning, LoraTuning) and config.tuning.takes_from_base
 
 
 def _without_step(name: str) -> Callable[[RunConfig], bool]:
@@ -79,10 +88,10 @@ _ONE_RATE = "is set, and trainer: transformers has one learning rate here"
 _USE_LUTHIER = "Use trainer: luthier, or take this setting out."
 _ADAPTER_SHAPE = (
     *("lora_target", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("use_rslora", "use_dora", "additional_target"),
+    *("lora_init", "use_rslora", "use_dora", "additional_target"),
 )
 _GIVEN_BY_ADAPTER = "is set, and the adapter of adapter_name_or_path has its own"
-_USE_ADAPTER_AS_IS = "Take it out, or start a new adapter without adapter_name_or_path."
+_USE_ADAPTER_AS_IS = "Take it out, or start a new adapter: create_new_adapter: true."
 
 _OF_CONVERSATIONS = (
     *("template", "default_system", "train_on_prompt", "mask_history"),
@@ -237,4 +246,25 @@ RULES: tuple[Rule, ...] = (
         for name in _OF_CONVERSATIONS
     ),
     *(Rule(name, _has_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),
+
+
+    Rule(
+        "create_new_adapter",
+        lambda c: not c.model.adapters,
+        "is set without adapter_name_or_path, and a run without one trains a new adapter anyway",
+        "Take it out, or give adapter_name_or_path.",
+    ),
+    Rule(
+        "adapter_name_or_path",
+        lambda c: _merges_adapters(c) and c.quantization.bits is not None,
+        "is merged into the base, and a quantised base can't take it without loss",
+        "Merge it into the unquantised model first, or take the quantisation out.",
+    ),
+    Rule(
+        "lora_init",
+        lambda c: _takes_from_base(c) and c.quantization.bits is not None,
+        "takes its part out of the base, and a quantised base can't give it without loss",
+        "Set lora_init: default, or take the quantisation out.",
+    ),
+    *(Rule(name, _trains_on_an_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),
 )

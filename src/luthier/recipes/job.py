@@ -101,8 +101,14 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     liger_notice = None
     if config.model.use_liger_kernel:
         liger_notice = use_liger_kernels(loaded.model, device)
-    adapter = weights or config.model.adapter_name_or_path
-    model = apply_tuning(loaded.model, config.tuning, adapter if is_lora else None)
+    adapter, merged = _adapters(config)
+    model = apply_tuning(
+        loaded.model,
+        config.tuning,
+        (weights or adapter) if is_lora else None,
+        merged=() if checkpoint else merged,
+        is_checkpoint=checkpoint is not None,
+    )
     if config.run.trainer == "luthier":
         _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)
     if config.objective.neftune_noise_alpha:
@@ -129,6 +135,14 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     parameters = count_parameters(model)
     screen.model(parameters, device, precision)
     return Job(config, folder, data, model, parameters, device, precision, fingerprint, found, head)
+
+
+def _adapters(config: RunConfig) -> tuple[str | None, list[str]]:
+    """Return the adapter that is trained on, if one is, and those that are merged before."""
+    names = config.model.adapters
+    if not names or config.model.create_new_adapter:
+        return None, names
+    return names[-1], names[:-1]
 
 
 def _lighten(model: Any, is_lora: bool, *, has_liger: bool) -> None:

@@ -109,13 +109,14 @@ def describe_model(settings: ModelSettings) -> dict[str, Any]:
     """Return what tells the base model, and the adapter that training goes on from, from others.
 
     Returns:
-        `model` and, where there is one, `adapter`: name, folder, and hashes of config and weights
+        `model` and, where there are any, `adapter` (the last) and `adapter_1` ... before it: name, folder, and hashes of config and weights
         (`hash_sampled`: no gigabytes are read). A hub model has the commit that was fetched.
     """
     facts = {"model": _describe(settings.model_name_or_path, settings.model_revision)}
-    if settings.adapter_name_or_path is not None:
-        facts["adapter"] = _describe(settings.adapter_name_or_path, None)
-    return facts
+    *earlier, last = settings.adapters or [None]
+    for number, name in enumerate(earlier, start=1):
+        facts[f"adapter_{number}"] = _describe(str(name), None)
+    return facts | ({"adapter": _describe(last, None)} if last else {})
 
 
 def _describe(name: str, revision: str | None) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _leave_to_the_source(then: dict[str, str], now: dict[str, str]) -> None:
 
 def _model_files(manifest: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for part in ("model", "adapter"):
+    for part in (p for p in manifest if p == "model" or p.startswith("adapter")):
         for kind in ("config_sha256", "weights_sha256"):
             hashes = manifest.get(part, {}).get(kind, {})
             if isinstance(hashes, Mapping):  # Older manifests have one hash there.

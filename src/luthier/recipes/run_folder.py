@@ -111,9 +111,9 @@ def _goes_on(folder: Path, settings: CheckpointSettings) -> bool:
 
 
 def _refuse_own_model(folder: Path, config: RunConfig) -> None:
-    for name in ("model_name_or_path", "adapter_name_or_path"):
-        path = getattr(config.model, name)
-        if path is not None and _is_inside(Path(path), folder):
+    adapters = [("adapter_name_or_path", adapter) for adapter in config.model.adapters]
+    for name, path in [("model_name_or_path", config.model.model_name_or_path), *adapters]:
+        if _is_inside(Path(path), folder):
             raise RunError(
                 f"{name} lies in output_dir, which --overwrite_output_dir would remove",
                 where=str(folder),
