@@ -11,10 +11,14 @@ import torch
 
 from luthier.core.errors import ModelError, SettingsError
 from luthier.models.adapters import apply_tuning, count_parameters, linear_names
-from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
+from luthier.models.settings import FullTuning, LoraTuning
 
 Make = Callable[..., Any]
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+PARTS = [("self_attn", name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
+PARTS += [("mlp", name) for name in ("gate_proj", "up_proj", "down_proj")]
 
 
 def trained(model: Any) -> set[str]:
@@ -64,6 +68,51 @@ def test_lora_on_one_layer_by_its_path(make_model: Make, target: str) -> None:
     assert adapted(model) == {"model.layers.1.self_attn.q_proj"}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        (r"model\.layers\.[01]\.self_attn\.q_proj", {"0.self_attn.q_proj", "1.self_attn.q_proj"}),
+        (
+            r".*\.(0|2)\.mlp\.(up|down)_proj",
+            {f"{n}.mlp.{m}_proj" for n in "02" for m in ("up", "down")},
+        ),
+        (r".*\.1\..*_proj", {f"1.{p}.{m}" for p, m in PARTS}),
+    ],
+)
+def test_lora_by_a_regular_expression(make_model: Make, pattern: str, paths: set[str]) -> None:
+    model = apply_tuning(make_model(), LoraTuning(lora_target=pattern))
+    assert adapted(model) == {f"model.layers.{path}" for path in paths}
+
+
+@pytest.mark.parametrize("pattern", [r".*lm_hea[d]", r"q_proj.*", r"(self_attn)"])
+def test_a_regular_expression_matches_whole_paths(make_model: Make, pattern: str) -> None:
+    with pytest.raises(SettingsError, match="lora_target matches no linear layer") as error:
+        apply_tuning(make_model(), LoraTuning(lora_target=pattern))
+    assert "such as model.layers.0.mlp.down_proj" in str(error.value.mend)
+
+
+@pytest.mark.parametrize(("init", "peft_name"), [("default", True), ("gaussian", "gaussian")])
+def test_the_beginning_of_an_adapter_is_pefts(make_model: Make, init: str, peft_name: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(5)
+    ours = apply_tuning(make_model(), LoraTuning(lora_init=init))
+    base = make_model()
+    torch.manual_seed(0)
+    config: Any = LoraConfig(
+        r=8, lora_alpha=16, target_modules="all-linear", init_lora_weights=peft_name
+    )
+    theirs = get_peft_model(base, config)
+    kinds = [
+        torch.cat(
+            [p.detach().flatten() for n, p in model.named_parameters() if "lora_A" in n]
+        ).std()
+        for model in (ours, theirs)
+    ]
+    assert float(kinds[0]) == pytest.approx(float(kinds[1]), rel=0.1)
+    assert all(not p.any() for n, p in ours.named_parameters() if "lora_B" in n)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_trained_is_float32(make_model: Make, dtype: torch.dtype) -> None:
     base = make_model().to(dtype)
@@ -101,74 +150,6 @@ def test_an_unknown_additional_target_lists_the_known(make_model: Make) -> None:
         apply_tuning(make_model(), LoraTuning(additional_target="lm_heads"))
     assert str(error.value.mend).startswith("Did you mean lm_head? It has: act_fn, ")
     assert " 0," not in str(error.value.mend)
-
-
-def layers_of(names: set[str]) -> set[int]:
-    return {int(name.split(".layers.")[1].split(".")[0]) for name in names if ".layers." in name}
-
-
-@pytest.mark.parametrize(
-    ("count", "layers"),
-    [(1, {2}), (2, {1, 2}), (3, {0, 1, 2}), (-1, {0}), (-2, {0, 1}), (-3, {0, 1, 2})],
-)
-@pytest.mark.parametrize("kind", ["llama", "gemma3"])
-def test_freeze_trains_the_last_or_the_first_layers(
-    make_model: Make, kind: str, count: int, layers: set[int]
-) -> None:
-    model = apply_tuning(make_model(kind), FreezeTuning(freeze_trainable_layers=count))
-    expected = {
-        name
-        for name, _ in model.named_parameters()
-        if any(f".layers.{layer}." in name for layer in layers)
-    }
-    assert trained(model) == expected
-    assert layers_of(trained(model)) == layers
-
-
-def test_freeze_knows_gpt2s_layers(make_model: Make) -> None:
-    model = apply_tuning(make_model("gpt2"), FreezeTuning(freeze_trainable_layers=1))
-    assert trained(model) == {n for n, _ in model.named_parameters() if ".h.2." in n}
-
-
-@pytest.mark.parametrize(
-    ("extra", "expected"),
-    [
-        ("lm_head", {"lm_head.weight"}),
-        ("norm", {"model.norm.weight"}),
-        ("model.norm", {"model.norm.weight"}),
-        ("embed_tokens,norm", {"model.embed_tokens.weight", "model.norm.weight"}),
-    ],
-)
-def test_freeze_trains_modules_outside_the_layers(
-    make_model: Make, extra: str, expected: set[str]
-) -> None:
-    tuning = FreezeTuning(freeze_trainable_layers=1, freeze_extra_modules=extra)
-    model = apply_tuning(make_model(), tuning)
-    assert {name for name in trained(model) if ".layers." not in name} == expected
-    assert layers_of(trained(model)) == {2}
-
-
-@pytest.mark.parametrize("extra", ["lm_head", "embed_tokens", "embed_tokens,lm_head"])
-def test_a_tied_head_is_trained_under_either_name(make_model: Make, extra: str) -> None:
-    tuning = FreezeTuning(freeze_trainable_layers=1, freeze_extra_modules=extra)
-    model = apply_tuning(make_model("gemma3"), tuning)
-    outside = {name for name in trained(model) if ".layers." not in name}
-    assert outside == {"model.embed_tokens.weight"}
-    assert model.lm_head.weight.requires_grad
-
-
-def test_freeze_names_an_unknown_module(make_model: Make) -> None:
-    tuning = FreezeTuning(freeze_extra_modules="lmhead")
-    with pytest.raises(SettingsError, match="freeze_extra_modules names lmhead, and") as error:
-        apply_tuning(make_model(), tuning)
-    assert error.value.mend == "Did you mean lm_head? It has: embed_tokens, lm_head, norm."
-
-
-@pytest.mark.parametrize("count", [4, -4])
-def test_freeze_counts_the_layers(make_model: Make, count: int) -> None:
-    with pytest.raises(SettingsError, match=f"is {count}, and the model has 3 layers") as error:
-        apply_tuning(make_model(), FreezeTuning(freeze_trainable_layers=count))
-    assert error.value.mend == "Give a number from -3 to 3."
 
 
 def test_training_on_from_an_adapter(make_model: Make, tmp_path: Path) -> None:

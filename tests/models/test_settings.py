@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,48 @@ def test_other_module_lists() -> None:
     tuning = FreezeTuning(freeze_extra_modules="lm_head,norm")
     assert tuning.freeze_extra_modules == ["lm_head", "norm"]
     assert split_names(None) is None
+
+
+@pytest.mark.parametrize("given", [r".*\.(0|1)\..*_proj", r"model\.layers\.\d{1,2}\.q_proj"])
+def test_a_regular_expression_is_told_by_its_signs(given: str) -> None:
+    assert LoraTuning(lora_target=given).lora_target == given
+    with pytest.raises(ValidationError, match="lora_target is no regular expression: missing"):
+        LoraTuning(lora_target="(q_proj")
+
+
+@pytest.mark.parametrize("given", ["pissa", "pissa_niter_16", "olora"])
+def test_what_takes_from_the_base(given: str) -> None:
+    assert LoraTuning(lora_init=given).takes_from_base
+    with pytest.raises(ValidationError, match=f"use_dora is not used with lora_init: {given}"):
+        LoraTuning(lora_init=given, use_dora=True)
+
+
+@pytest.mark.parametrize("given", ["default", "gaussian"])
+def test_what_leaves_the_base_alone(given: str) -> None:
+    assert not LoraTuning(lora_init=given, use_dora=True).takes_from_base
+
+
+@pytest.mark.parametrize("given", ["pissa_niter_0", "pissa_niter_", "eva", "PiSSA"])
+def test_unknown_beginnings(given: str) -> None:
+    with pytest.raises(ValidationError, match="it can be default, gaussian, pissa, pissa_niter_"):
+        LoraTuning(lora_init=given)
+
+
+def test_adapters_come_between_commas() -> None:
+    settings = ModelSettings(model_name_or_path="m", adapter_name_or_path="~/a, b")
+    assert settings.adapters == [str(Path("~/a").expanduser()), "b"]
+    assert ModelSettings(model_name_or_path="m").adapters == []
+    with pytest.raises(ValidationError, match="a comma with no adapter beside it"):
+        ModelSettings(model_name_or_path="m", adapter_name_or_path="a,")
+
+
+def test_which_layers_are_trained_is_said_once() -> None:
+    assert FreezeTuning(freeze_chosen_layers=[0, 3]).freeze_chosen_layers == [0, 3]
+    with pytest.raises(ValidationError, match="is not used by freeze_chosen_layers"):
+        FreezeTuning(freeze_chosen_layers=[0], freeze_trainable_layers=1)
+    for name in ("freeze_chosen_layers", "freeze_trainable_modules"):
+        with pytest.raises(ValidationError, match=f"{name} is empty: nothing would be trained"):
+            FreezeTuning.model_validate({name: []})
 
 
 def test_freezing_all_layers_is_refused() -> None:

@@ -40,7 +40,9 @@ def test_a_choice_between_methods_knows_which_choices_use_a_setting():
     assert leaves()["lora_rank"].choices == ("lora",)
     assert leaves()["freeze_trainable_layers"].choices == ("freeze",)
     assert leaves()["finetuning_type"].choices == ("lora", "full", "freeze")
-    assert leaves()["adam_beta1"].choices == ("adamw_torch",)
+    adamw = ("adamw_torch", "muon", "adamw_8bit", "paged_adamw_8bit")
+    assert leaves()["adam_beta1"].choices == adamw
+    assert leaves()["lion_beta1"].choices == ("lion", "lion_8bit")
     assert leaves()["learning_rate"].choices == ()
 
 
@@ -77,6 +79,7 @@ def test_which_settings_take_brackets():
     assert taking == {
         *("train_file", "val_file", "dataset", "task_weights", "report_to"),
         *("lora_target", "additional_target", "freeze_extra_modules"),
+        *("freeze_chosen_layers", "freeze_trainable_modules"),
         *("sources", "steps", "step_settings", "quality_report_only", "languages", "pii_kinds"),
         *("pii_phone_regions", "pii_allow", "exact_source_priority", "decontaminate_files"),
         *("sample_weights", "allow_change"),

@@ -22,7 +22,7 @@ from luthier.engine.settings import (
     LionOptimizer,
     MuonOptimizer,
 )
-from luthier.models.adapters import layer_number
+from luthier.models.module_names import layer_number
 
 STATES = {"adamw_torch": 2, "lion": 1, "muon": 1, "adafactor": 0}
 """Numbers that an optimiser keeps for each one that it trains, in the type of the parameters:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from luthier.core.errors import SettingsError
-from luthier.models.adapters import layer_number
+from luthier.models.module_names import layer_number
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
 LR_SCALE = "lr_scale"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.core.errors import LuthierError, ModelError, SettingsError, nearest
+from luthier.core.errors import LuthierError, ModelError, SettingsError
 from luthier.models.fixed_terms import (
     Term,
     add_terms,
@@ -19,6 +19,8 @@ from luthier.models.fixed_terms import (
     read_terms,
     trained_part,
 )
+from luthier.models.freezing import freeze_layers
+from luthier.models.module_names import check_modules
 from luthier.models.safety import check_adapter_folder
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
@@ -64,7 +66,7 @@ def apply_tuning(
         model.requires_grad_(True)
         return model
     if isinstance(tuning, FreezeTuning):
-        return _freeze(model, tuning)
+        return freeze_layers(model, tuning)
     terms: dict[str, Term] = {}
     for name in merged:
         with _adapter_errors(name):
@@ -102,7 +104,7 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
     paths = _linear_paths(model)
     if isinstance(tuning.lora_target, list):
         target = tuning.lora_target
-        _check_modules("lora_target", target, paths, "linear layer below its head")
+        check_modules("lora_target", target, paths, "linear layer below its head")
     elif tuning.lora_target != "all":
         target = sorted(path for path in paths if re.fullmatch(tuning.lora_target, path))
         if not target:
@@ -111,7 +113,7 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
                 mend=f"It must match a whole path, such as {min(paths)}.",
             )
     extra = list(tuning.additional_target or [])
-    _check_modules("additional_target", extra, _module_paths(model), "module")
+    check_modules("additional_target", extra, _module_paths(model), "module")
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=tuning.lora_rank,
@@ -213,56 +215,3 @@ def _linear_paths(model: torch.nn.Module) -> set[str]:
 
 def _module_paths(model: torch.nn.Module) -> set[str]:
     return {path for path, _ in model.named_modules() if path}
-
-
-def _check_modules(setting: str, names: Iterable[str], paths: set[str], kind: str) -> None:
-    for name in names:
-        if any(_ends_with(path, name) for path in paths):
-            continue
-        known = sorted({last for path in paths if not (last := path.split(".")[-1]).isdigit()})
-        close = nearest(name.split(".")[-1], known)
-        raise SettingsError(
-            f"{setting} names {name}, and this model has no such {kind}",
-            mend=(f"Did you mean {close}? " if close else "") + f"It has: {', '.join(known)}.",
-        )
-
-
-def _ends_with(path: str, name: str) -> bool:
-    # As peft matches names: the last name, or as much of the path as is given.
-    return path == name or path.endswith(f".{name}")
-
-
-def _freeze(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedModel:
-    numbers = (layer_number(name) for name, _ in model.named_parameters())
-    layers = {number for number in numbers if number is not None}
-    count = tuning.freeze_trainable_layers
-    if abs(count) > len(layers):
-        raise SettingsError(
-            f"freeze_trainable_layers is {count}, and the model has {len(layers)} layers",
-            mend=f"Give a number from -{len(layers)} to {len(layers)}.",
-        )
-    chosen = set(sorted(layers)[-count:] if count > 0 else sorted(layers)[:-count])
-    extra = list(tuning.freeze_extra_modules or [])
-    outside = {path for path, _ in _owned_parameters(model) if layer_number(f"{path}.") is None}
-    _check_modules("freeze_extra_modules", extra, outside, "module outside its layers")
-    model.requires_grad_(False)
-    for path, parameter in _owned_parameters(model):
-        layer = layer_number(f"{path}.")
-        named = any(_ends_with(path, name) for name in extra)
-        if named if layer is None else layer in chosen:
-            # Of two names of one tied weight, either is enough: no later name takes it back.
-            parameter.requires_grad_(True)
-    return model
-
-
-def _owned_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    # Each parameter with the path of the module that owns it; a tied one under all its names.
-    for path, module in model.named_modules(remove_duplicate=False):
-        for parameter in module.parameters(recurse=False):
-            yield path, parameter
-
-
-def layer_number(name: str) -> int | None:
-    """Return the number of the layer that a parameter's name puts it in, counted from 0."""
-    found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
-    return int(found.group(1)) if found else None

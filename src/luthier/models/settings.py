@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -173,6 +173,13 @@ class FreezeTuning(Settings):
     freeze_trainable_layers: int = 2
     """How many layers are trained: the last n, or the first n where n is negative."""
 
+    freeze_chosen_layers: list[int] | None = None
+    """Numbers of the layers that are trained, counted from 0, in place of
+    freeze_trainable_layers."""
+
+    freeze_trainable_modules: str | list[str] = "all"
+    """Modules in those layers that are trained, for example `mlp` or `q_proj,v_proj`."""
+
     freeze_extra_modules: str | list[str] | None = None
     """Modules outside the layers that are trained too, for example `lm_head,norm`."""
 
@@ -191,7 +198,7 @@ class FreezeTuning(Settings):
     """Room for it in output_dir once memory is full, in GiB; freed when the run ends. Default: a
     fifth of what is free."""
 
-    @field_validator("freeze_extra_modules", mode="before")
+    @field_validator("freeze_extra_modules", "freeze_trainable_modules", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return split_names(value)
@@ -202,6 +209,20 @@ class FreezeTuning(Settings):
         if value == 0:
             raise ValueError("freeze_trainable_layers can't be 0: nothing would be trained")
         return value
+
+    @field_validator("freeze_chosen_layers", "freeze_trainable_modules")
+    @classmethod
+    def _not_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        if value in ([], ""):
+            raise ValueError(f"{info.field_name} is empty: nothing would be trained")
+        return value
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> FreezeTuning:
+        default = type(self).model_fields["freeze_trainable_layers"].default
+        if self.freeze_chosen_layers is not None and self.freeze_trainable_layers != default:
+            raise ValueError("freeze_trainable_layers is not used by freeze_chosen_layers")
+        return self
 
 
 TuningSettings = Annotated[

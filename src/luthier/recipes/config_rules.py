@@ -266,5 +266,8 @@ RULES: tuple[Rule, ...] = (
         "takes its part out of the base, and a quantised base can't give it without loss",
         "Set lora_init: default, or take the quantisation out.",
     ),
-    *(Rule(name, _trains_on_an_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),
+    *(
+        Rule(name, _trains_on_an_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS)
+        for name in _ADAPTER_SHAPE
+    ),
 )
