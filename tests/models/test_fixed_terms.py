@@ -107,9 +107,8 @@ def test_in_float32_it_begins_as_in_peft(make_model: Make, init: str) -> None:
     torch.manual_seed(1)
     ours = tune(base, LoraTuning(lora_init=init, lora_rank=4, lora_target="q_proj"))
     torch.manual_seed(1)
-    config: Any = LoraConfig(
-        r=4, lora_alpha=8, init_lora_weights=init, target_modules=["q_proj"], task_type="CAUSAL_LM"
-    )
+    values: dict[str, Any] = {"init_lora_weights": init, "target_modules": ["q_proj"]}
+    config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **values)
     theirs = get_peft_model(copy.deepcopy(base), config)
     for name, tensor in ours.state_dict().items():
         if "niter" not in init:  # there the directions are drawn

@@ -340,7 +340,7 @@ def test_a_stack_of_adapters_is_one_that_opens_on_the_base(small_run, create_new
     new = {"create_new_adapter": True, "lora_rank": 4} if create_new else {}
     whole = train("whole", first.folder, second.folder, save_steps=2, **new)
     base = AutoModelForCausalLM.from_pretrained(small_run.model, dtype=torch.float32)
-    opened = PeftModel.from_pretrained(base, str(whole.folder))
+    opened: Any = PeftModel.from_pretrained(base, str(whole.folder))
     assert opened.peft_config["default"].r == (4 + 2 + 3 if create_new else 3 + 2)
     # One step's worth of training apart from both below it, and a run that goes on is the same.
     again = small_run.train(

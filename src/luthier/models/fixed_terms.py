@@ -96,7 +96,7 @@ def read_terms(model: Any, folder: Path) -> dict[str, Term]:
     from peft import PeftModel
 
     tuned = PeftModel.from_pretrained(model, str(folder))
-    name = tuned.active_adapter
+    name = str(tuned.active_adapter)
     config: Any = tuned.peft_config[name]
     _refuse_more_than_products(config, tuned, str(folder))
     terms = {
