@@ -245,9 +245,6 @@ RULES: tuple[Rule, ...] = (
         )
         for name in _OF_CONVERSATIONS
     ),
-    *(Rule(name, _has_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS) for name in _ADAPTER_SHAPE),
-
-
     Rule(
         "create_new_adapter",
         lambda c: not c.model.adapters,
