@@ -41,8 +41,8 @@ def test_the_list_of_all_settings(capture: Any):
     assert found["max_steps"].startswith("- Optimiser steps")
     assert found["gradient_checkpointing"].startswith("auto ")
     text = " ".join(out.getvalue().split())
-    assert text.count("(only with finetuning_type: freeze)") == 5
-    assert "(only with optim: adamw_torch)" in text
+    assert text.count("(only with finetuning_type: freeze)") == 7
+    assert "(only with optim: adamw_torch or muon or adamw_8bit or paged_adamw_8bit)" in text
 
 
 def test_values_and_where_they_came_from(capture: Any, file: str):

@@ -246,5 +246,5 @@ def test_layers_of_several_scales_take_no_term(make_model: Make, tmp_path: Path)
     dora = make_adapter(base, tmp_path / "c", 3, use_dora=True)
     with pytest.raises(ModelError, match="is a DoRA, whose magnitudes"):
         tune(base, LoraTuning(), str(dora), merged=[str(below)])
-    with pytest.raises(ModelError, match="missing: .*adapter"):
+    with pytest.raises(ModelError, match=r"missing: .*adapter"):
         tune(base, LoraTuning(), merged=[str(tmp_path / "missing")])

@@ -205,7 +205,7 @@ REFUSED = {
     "option": ("stage: dpo\n", r":2: stage is 'dpo', and can be sft or pt\n  stage: What is"),
     "near an option": (
         "lr_scheduler_type: cosin\n",
-        r":2: lr_scheduler_type is 'cosin', and can be linear or cosine or constant\n"
+        r":2: lr_scheduler_type is 'cosin', and can be linear or .* or warmup_stable_decay\n"
         r"  Did you mean cosine\?"),
     "number that is no option": (
         "quantization_bit: 3\n", r":2: quantization_bit is 3, and can be 4 or 8\n  quantiz"),

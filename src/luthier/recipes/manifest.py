@@ -109,8 +109,9 @@ def describe_model(settings: ModelSettings) -> dict[str, Any]:
     """Return what tells the base model, and the adapter that training goes on from, from others.
 
     Returns:
-        `model` and, where there are any, `adapter` (the last) and `adapter_1` ... before it: name, folder, and hashes of config and weights
-        (`hash_sampled`: no gigabytes are read). A hub model has the commit that was fetched.
+        `model` and, where there are any, `adapter` (the last of them) and `adapter_1` and so on
+        (those before it): name, folder, and hashes of config and weights (`hash_sampled`: no
+        gigabytes are read). A hub model has the commit that was fetched.
     """
     facts = {"model": _describe(settings.model_name_or_path, settings.model_revision)}
     *earlier, last = settings.adapters or [None]
