@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
-from fault_injection.harness import Zygote
+from fault_injection.harness import WAIT_S, Zygote
 from fault_injection.scenarios import send
 from fault_injection.workshop import Workshop
 
@@ -68,3 +69,12 @@ def test_a_child_that_does_not_end_is_said_to_hang(workshop: Workshop):
         child.wait(timeout_s=0.5)
     send(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
+
+
+def test_a_dead_process_that_forks_is_said_to_be_dead():
+    started = Zygote()
+    os.kill(started.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="the process that forks died, exit code -9"):
+        started.end_of(1, WAIT_S)
+    with pytest.raises(RuntimeError, match="the process that forks died, exit code -9"):
+        started.start()

@@ -213,8 +213,14 @@ def test_a_template_sees_nothing_of_python(
 
 
 LOOP = "{% for a in range(99999) %}"
+STOPPED = "MemoryError|s of computing"
+"""Which of the two limits a template meets first is a matter of the machine's speed."""
+
 RUNAWAYS = {
-    "2e8 characters": ("{{ 'a' * 200000000 }}", "200,000,000 characters of text|MemoryError"),
+    "2e8 characters": (
+        "{{ 'a' * 200000000 }}",
+        f"200,000,000 characters of text|{STOPPED}",
+    ),
     "2e11 characters": ("{{ 'a' * 200000000000 }}", "MemoryError"),
     "a huge range": ("{% for a in range(10 ** 9) %}{% endfor %}", "fails at line 1: Range too big"),
     "loops in loops": (LOOP * 3 + "{% endfor %}" * 3, "s of computing"),
@@ -233,14 +239,14 @@ RUNAWAYS = {
     ),
     "a power": ("{{ 9 ** (9 ** 9) }}", "s of computing"),
     "a power of a variable": ("{% set n = 9 %}{{ n ** (n ** n) }}", "s of computing"),
-    "doubling": ("{% set x = 'a' * 99 %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}", "MemoryError"),
+    "doubling": ("{% set x = 'a' * 99 %}" + "{% set x = x ~ x %}" * 60 + "{{ x }}", STOPPED),
     "doubling by a block": (
         "{% set x = 'a' %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 60 + "{{ x }}",
-        "MemoryError",
+        STOPPED,
     ),
     "lists in lists": (
         "{% set x = ['a'] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
-        "MemoryError|s of computing",
+        STOPPED,
     ),
     "a format": ("{{ '%999999999999d' % 1 }}", "MemoryError|fails at"),
     "padding": ("{{ 'a'|center(10 ** 12) }}", "MemoryError"),

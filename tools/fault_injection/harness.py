@@ -51,8 +51,11 @@ class Zygote:
         self._changed = threading.Condition()
         self._pids: dict[int, int] = {}
         self._ends: dict[int, tuple[int, float]] = {}
+        self._is_dead = False
         assert self._process.stdout is not None
-        self.num_threads: int = json.loads(self._process.stdout.readline())["threads"]
+        first = json.loads(self._process.stdout.readline())
+        self.pid: int = first["ready"]
+        self.num_threads: int = first["threads"]
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, **request: Any) -> tuple[int, int]:
@@ -60,19 +63,25 @@ class Zygote:
 
         Args:
             request: As `zygote.become` reads it.
+
+        Raises:
+            RuntimeError: This process is dead.
         """
         number = len(self._pids) + 1
+        self._refuse_if_dead()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"id": number, **request}) + "\n")
         self._process.stdin.flush()
-        with self._changed:
-            assert self._changed.wait_for(lambda: number in self._pids, WAIT_S), "no child came"
+        self._wait_for(self._pids, number, WAIT_S)
         return number, self._pids[number]
 
     def end_of(self, number: int, timeout_s: float) -> tuple[int, float] | None:
-        """Return exit code and time (`perf_counter`) of a child's end; None if it still runs."""
-        with self._changed:
-            self._changed.wait_for(lambda: number in self._ends, timeout_s)
+        """Return exit code and time (`perf_counter`) of a child's end; None if it still runs.
+
+        Raises:
+            RuntimeError: This process is dead, and nobody knows how its child fares.
+        """
+        self._wait_for(self._ends, number, timeout_s)
         return self._ends.get(number)
 
     def close(self) -> None:
@@ -91,6 +100,19 @@ class Zygote:
                 else:
                     self._ends[report["ended"]] = report["code"], time.perf_counter()
                 self._changed.notify_all()
+        with self._changed:
+            self._is_dead = True
+            self._changed.notify_all()
+
+    def _wait_for(self, reports: Mapping[int, Any], number: int, timeout_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: number in reports or self._is_dead, timeout_s)
+        if number not in reports:
+            self._refuse_if_dead()
+
+    def _refuse_if_dead(self) -> None:
+        if self._is_dead:
+            raise RuntimeError(f"the process that forks died, exit code {self._process.wait()}")
 
 
 def line_with(words: str, text: str) -> str:
