@@ -56,6 +56,23 @@ def agrees_with_sdpa(heads: int, kv_heads: int, num_tokens: int) -> None:
     )
 
 
+@pytest.mark.parametrize("num_keys", [WHOLE_TOKENS, WHOLE_TOKENS + 40, KEPT_TOKENS + 3])
+@pytest.mark.parametrize("num_queries", [1, 30, BLOCK_TOKENS + 1])
+def test_fewer_queries_than_keys_stand_at_their_end(num_keys: int, num_queries: int) -> None:
+    whole, key, value = inputs(num_keys, 4, 2, torch.float64)
+    query = whole[:, :, -num_queries:]
+    found = causal_attention(query, key, value, 0.3)
+    expected = F.scaled_dot_product_attention(
+        whole, key, value, is_causal=True, scale=0.3, enable_gqa=True
+    )[:, :, -num_queries:]
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (whole, key, value), upstream),
+        torch.autograd.grad(expected, (whole, key, value), upstream),
+    )
+
+
 def test_the_gradient_agrees_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(
         lambda q, k, v: causal_attention(q, k, v, 0.5), inputs(5, 4, 2, torch.float64)

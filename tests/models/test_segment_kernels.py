@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from luthier.models import segment_kernels
-from luthier.models.segment_kernels import LayerAttention
+from luthier.models.segment_kernels import LayerAttention, SharedPrefixes
 
 LENGTHS = [5, 1, 19, 4]
+SHARED = [0, 3, 0, 7]
+"""How many tokens of the segment before it each segment sees beside itself."""
 
 
 def make_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,13 +42,31 @@ def make_ends() -> torch.Tensor:
     return torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
 
 
-def reference(layer: LayerAttention, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def make_prefixes() -> SharedPrefixes:
+    key_lengths = [length + shared for length, shared in zip(LENGTHS, SHARED, strict=True)]
+    tokens: list[int] = []
+    for number, (start, end) in enumerate(pairwise(make_ends().tolist())):
+        before = int(make_ends()[max(0, number - 1)])
+        tokens += [*range(before, before + SHARED[number]), *range(start, end)]
+    key_ends = torch.tensor([0, *key_lengths]).cumsum(0).to(torch.int32)
+    return SharedPrefixes(key_ends, max(key_lengths), torch.tensor(tokens))
+
+
+def reference(
+    layer: LayerAttention, tensors: Sequence[torch.Tensor], shared: Sequence[int] = (0, 0, 0, 0)
+) -> torch.Tensor:
     """Everything at once, with a T x T mask; returns (1, T, H, D)."""
     query, key, value = tensors
-    segment = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
-    token = torch.arange(len(segment))
-    distance = token[:, None] - token[None]
-    mask = (segment[:, None] == segment[None]) & (distance >= 0)
+    num_tokens, num_before = sum(LENGTHS), 0
+    distance = torch.full((num_tokens, num_tokens), -1)
+    for number, (start, end) in enumerate(pairwise(make_ends().tolist())):
+        position = torch.arange(shared[number], shared[number] + end - start)
+        distance[start:end, start:end] = position[:, None] - position[None]
+        seen = torch.arange(shared[number])
+        before = slice(num_before, num_before + shared[number])
+        distance[start:end, before] = position[:, None] - seen[None]
+        num_before = start
+    mask = distance >= 0
     if layer.window is not None:
         mask &= distance < layer.window
     key, value = (x.repeat_interleave(2, dim=1) for x in (key, value))
@@ -73,10 +93,11 @@ def reference(layer: LayerAttention, tensors: Sequence[torch.Tensor]) -> torch.T
     ],
     ids=str,
 )
-def test_segments_equal_one_product_with_a_mask(asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("shares", [False, True])
+def test_segments_equal_one_product_with_a_mask(asked: dict[str, Any], shares: bool) -> None:
     layer, tensors = make_layer(**asked), make_inputs()
-    found = layer.segments(*tensors, make_ends(), None)
-    expected = reference(layer, tensors)
+    found = layer.segments(*tensors, make_ends(), None, make_prefixes() if shares else None)
+    expected = reference(layer, tensors, SHARED if shares else (0, 0, 0, 0))
     torch.testing.assert_close(found, expected)
     upstream = torch.randn_like(found)
     torch.testing.assert_close(
@@ -156,8 +177,9 @@ def test_ends_that_do_not_fit_the_row_are_refused() -> None:
 
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("longest", [None, 19])
+@pytest.mark.parametrize("shares", [False, True])
 def test_the_variable_length_kernel_is_asked_for_the_same(
-    monkeypatch: pytest.MonkeyPatch, window: int | None, longest: int | None
+    monkeypatch: pytest.MonkeyPatch, window: int | None, longest: int | None, shares: bool
 ) -> None:
     """Stands in for the kernel by its documented meaning; the `gpu` tests run the kernel itself."""
 
@@ -175,16 +197,17 @@ def test_the_variable_length_kernel_is_asked_for_the_same(
         enable_gqa: bool,
     ) -> torch.Tensor:
         assert (max_q, max_k, enable_gqa) == (19, 19, True)
-        assert cu_seq_q.dtype == torch.int32
-        assert torch.equal(cu_seq_q, cu_seq_k)
+        assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
         left, right = window_size
         assert right == 0
         outputs: list[torch.Tensor] = []
-        for start, end in pairwise(cu_seq_q.tolist()):
-            token = torch.arange(end - start)
-            distance = token[:, None] - token[None]
+        segments = zip(pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True)
+        for (start, end), (first, last) in segments:
+            token = torch.arange(last - first)
+            distance = token[start - end :, None] - token[None]
             mask = (distance >= 0) & ((distance <= left) | (left == -1))
-            rows = [x[start:end].transpose(0, 1)[None] for x in (query, key, value)]
+            rows = [query[start:end], key[first:last], value[first:last]]
+            rows = [x.transpose(0, 1)[None] for x in rows]
             output = F.scaled_dot_product_attention(
                 rows[0], rows[1], rows[2], attn_mask=mask, scale=scale, enable_gqa=True
             )
@@ -193,10 +216,12 @@ def test_the_variable_length_kernel_is_asked_for_the_same(
 
     layer, tensors = make_layer(window=window), make_inputs()
     assert not layer._fits_varlen(tensors[0], tensors[2])
-    expected = layer.segments(*tensors, make_ends(), longest)
+    prefixes = make_prefixes() if shares else None
+    expected = layer.segments(*tensors, make_ends(), longest, prefixes)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     monkeypatch.setattr(LayerAttention, "_fits_varlen", lambda *_: True)
-    torch.testing.assert_close(layer.segments(*tensors, make_ends(), longest), expected)
+    found = layer.segments(*tensors, make_ends(), longest, prefixes)
+    torch.testing.assert_close(found, expected)
 
 
 def test_torch_has_the_variable_length_kernel_as_it_is_called() -> None:

@@ -6,8 +6,8 @@ keys up to its own end: what is hidden is never computed. The query heads that s
 into one product, and the weights are kept for the backward pass unless the segment is long
 (benchmarks/segment_attention.py).
 
-Shape suffixes: H heads, K heads of keys and values, G = H / K, L tokens, E keys that a block sees,
-Q queries of a block, D width of a head.
+Shape suffixes: H heads, K heads of keys and values, G = H / K, L queries, S keys, E keys that a
+block sees, Q queries of a block, D width of a head.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ def causal_attention(
 
     Args:
         query: (1, H, L, D).
-        key: (1, K, L, D).
+        key: (1, K, S, D), S from L up: the queries stand behind the first S - L keys and see them.
         value: As `key`; its width may differ.
         scale: Factor of the scores.
 
     Returns:
         (1, H, L, D), in the inputs' type; the softmax is computed in float32.
     """
-    num_heads, num_tokens, width = query.shape[1:]
-    grouped_KGLD = query.reshape(key.shape[1], -1, num_tokens, width)
+    num_heads, num_queries, width = query.shape[1:]
+    grouped_KGLD = query.reshape(key.shape[1], -1, num_queries, width)
     output: Any = _CausalAttention.apply(grouped_KGLD, key[0], value[0], scale)
-    return output.view(1, num_heads, num_tokens, value.shape[-1])
+    return output.view(1, num_heads, num_queries, value.shape[-1])
 
 
 class _CausalAttention(torch.autograd.Function):
-    """On (K, G, L, D), (K, L, D), (K, L, D); returns (K, G, L, D)."""
+    """On (K, G, L, D), (K, S, D), (K, S, D); returns (K, G, L, D)."""
 
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        num_tokens = key.shape[1]
+        num_keys = key.shape[1]
         output = query.new_empty((*query.shape[:-1], value.shape[-1]))
         kept: list[torch.Tensor] = []
-        for start, end in _blocks(num_tokens):
-            weights_KQE = _block_weights(query, key, start, end, scale)
-            block = torch.bmm(weights_KQE, value[:, :end])
+        for start, end, seen in _blocks(query.shape[2], num_keys):
+            weights_KQE = _block_weights(query, key[:, :seen], start, end, scale)
+            block = torch.bmm(weights_KQE, value[:, :seen])
             output[:, :, start:end] = block.view_as(output[:, :, start:end])
             kept.append(weights_KQE)
         ctx.scale = scale
-        ctx.save_for_backward(query, key, value, *(kept if num_tokens <= KEPT_TOKENS else ()))
+        ctx.save_for_backward(query, key, value, *(kept if num_keys <= KEPT_TOKENS else ()))
         return output
 
     @staticmethod
@@ -78,34 +78,41 @@ class _CausalAttention(torch.autograd.Function):
         grad_query = torch.empty_like(query)
         grad_key = torch.zeros_like(key, dtype=exact)
         grad_value = torch.zeros_like(value, dtype=exact)
-        for number, (start, end) in enumerate(_blocks(key.shape[1])):
-            weights = kept[number] if kept else _block_weights(query, key, start, end, ctx.scale)
+        blocks = _blocks(query.shape[2], key.shape[1])
+        for number, (start, end, seen) in enumerate(blocks):
+            keys, values = key[:, :seen], value[:, :seen]
+            weights = kept[number] if kept else _block_weights(query, keys, start, end, ctx.scale)
             grad = grad_KGLD[:, :, start:end].flatten(1, 2)
-            grad_weights = torch.bmm(grad, value[:, :end].transpose(1, 2))
+            grad_weights = torch.bmm(grad, values.transpose(1, 2))
             scores: torch.Tensor = torch.ops.aten._softmax_backward_data(
                 grad_weights, weights, -1, weights.dtype
             ).mul_(ctx.scale)
-            grad_block = torch.bmm(scores, key[:, :end])
+            grad_block = torch.bmm(scores, keys)
             grad_query[:, :, start:end] = grad_block.view_as(query[:, :, start:end])
             queries = query[:, :, start:end].flatten(1, 2)
-            grad_key[:, :end] += torch.bmm(scores.transpose(1, 2), queries)
-            grad_value[:, :end] += torch.bmm(weights.transpose(1, 2), grad)
+            grad_key[:, :seen] += torch.bmm(scores.transpose(1, 2), queries)
+            grad_value[:, :seen] += torch.bmm(weights.transpose(1, 2), grad)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None
 
 
-def _blocks(num_tokens: int) -> Iterator[tuple[int, int]]:
-    size = num_tokens if num_tokens <= WHOLE_TOKENS else BLOCK_TOKENS
-    for start in range(0, num_tokens, size):
-        yield start, min(start + size, num_tokens)
+def _blocks(num_queries: int, num_keys: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first and end of each block of queries, and how many keys the block sees."""
+    size = num_queries if num_keys <= WHOLE_TOKENS else BLOCK_TOKENS
+    for start in range(0, num_queries, size):
+        end = min(start + size, num_queries)
+        yield start, end, num_keys - num_queries + end
 
 
 def _block_weights(
     query: torch.Tensor, key: torch.Tensor, start: int, end: int, scale: float
 ) -> torch.Tensor:
-    """Return the attention weights of the queries from `start` to `end`, (K, G x Q, E)."""
+    """Return the weights of the queries from `start` to `end` over all these keys, (K, G x Q, E).
+
+    The last key is that of the last query.
+    """
     queries = (query[:, :, start:end] * scale).flatten(1, 2)
-    scores = torch.bmm(queries, key[:, :end].transpose(1, 2))
+    scores = torch.bmm(queries, key.transpose(1, 2))
     size = end - start
     hidden = torch.full((size, size), float("-inf"), dtype=scores.dtype).triu_(1)
-    scores.view(len(key), -1, size, end)[..., start:].add_(hidden)
+    scores.view(len(key), -1, size, key.shape[1])[..., -size:].add_(hidden)
     return scores.softmax(-1)

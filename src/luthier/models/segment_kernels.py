@@ -1,17 +1,17 @@
 """Causal attention of one layer over one packed row, in the ways that devices and layers allow.
 
-In: queries, keys and values of one row, where its segments end, and what the layer asks for (scale,
-window, cap, sinks, dropout). Out: the attention's output. Which batches are packed is decided in
-`segments`.
+In: queries, keys and values of one row, where its segments end, which of them share a beginning,
+and what the layer asks for (scale, window, cap, sinks, dropout). Out: the attention's output. Which
+batches are packed is decided in `segments`.
 
 Shape suffixes: B rows, H heads, K heads of keys and values, T tokens of the row, L tokens of one
-segment, D width of a head, S segments.
+segment, D width of a head, S segments, E keys of all segments.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,7 +21,28 @@ import torch.nn.functional as F
 
 from luthier.models.cpu_attention import causal_attention
 
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Queries, keys and values."""
+
 _HALF = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefixes:
+    """Which segments see the first tokens of another segment beside themselves.
+
+    A segment with as many keys as tokens sees itself alone. One with n keys more sees the first n
+    tokens of the last such segment before it, as if they stood right before it.
+
+    Attributes:
+        key_ends: (S + 1,) int32: where the keys of each segment end, laid end to end.
+        longest: Keys of the segment that has most.
+        tokens: (E,) int64: the token that each of these keys belongs to.
+    """
+
+    key_ends: torch.Tensor
+    longest: int
+    tokens: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +93,36 @@ class LayerAttention:
         value: torch.Tensor,
         ends: torch.Tensor,
         longest: int | None,
+        prefixes: SharedPrefixes | None = None,
     ) -> torch.Tensor:
-        """Attend within each segment of (1, H, T, D); returns (1, T, H, D)."""
+        """Attend within each segment of (1, H, T, D), and its prefix; returns (1, T, H, D)."""
         if self._fits_varlen(query, value):
-            return self._varlen(query, key, value, ends, longest)
+            return self._varlen(query, key, value, ends, longest, prefixes)
         lengths: list[int] = ends.diff().tolist()
         if sum(lengths) != query.shape[2]:
             raise ValueError(f"segments of {sum(lengths)} tokens in a row of {query.shape[2]}")
         # split, not slices: the gradients of S slices are S tensors of the whole row.
         rows = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
+        if prefixes is not None:
+            rows = _with_prefixes(rows, lengths, prefixes.key_ends.diff().tolist())
         return torch.cat([self._segment(*row).transpose(1, 2) for row in rows], dim=1)
 
     def _segment(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attend causally; the queries stand at the end of the keys."""
+        num_queries, num_keys = query.shape[2], key.shape[2]
+        queries, keys = range(num_keys - num_queries, num_keys), range(num_keys)
         if self.needs_scores:
-            return self.by_scores(query, key, value, None)
-        num_tokens = query.shape[2]
-        if self.window is None or num_tokens <= self.window:
-            if query.device.type == "cpu" and self.dropout == 0:
-                dtype = _result_dtype(query)
-                return causal_attention(query.to(dtype), key.to(dtype), value.to(dtype), self.scale)
-            return self._sdpa(query, key, value, None)
-        return self._windowed(query, key, value, self.window)
+            mask = _window_mask(queries, keys, self.window, query.device)
+            return self.by_scores(query, key, value, mask)
+        if self.window is not None and num_keys > self.window:
+            return self._windowed(query, key, value, self.window)
+        if query.device.type == "cpu" and self.dropout == 0:
+            dtype = _result_dtype(query)
+            return causal_attention(query.to(dtype), key.to(dtype), value.to(dtype), self.scale)
+        # SDPA's own causal mask counts from the first key.
+        is_whole = num_queries == num_keys
+        mask = None if is_whole else _window_mask(queries, keys, None, query.device)
+        return self._sdpa(query, key, value, mask)
 
     def _windowed(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int
@@ -101,16 +131,14 @@ class LayerAttention:
 
         That is 2 x L x window scores instead of L x L.
         """
-        num_tokens = query.shape[2]
+        num_keys = key.shape[2]
+        before = num_keys - query.shape[2]
         outputs: list[torch.Tensor] = []
-        for start in range(0, num_tokens, window):
-            end, first = min(start + window, num_tokens), max(0, start - window)
+        for start in range(before, num_keys, window):
+            end, first = min(start + window, num_keys), max(0, start - window)
             mask = _window_mask(range(start, end), range(first, end), window, query.device)
-            outputs.append(
-                self._sdpa(
-                    query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], mask
-                )
-            )
+            queries = query[:, :, start - before : end - before]
+            outputs.append(self._sdpa(queries, key[:, :, first:end], value[:, :, first:end], mask))
         return torch.cat(outputs, dim=2)
 
     def _sdpa(
@@ -187,6 +215,7 @@ class LayerAttention:
         value: torch.Tensor,
         ends: torch.Tensor,
         longest: int | None,
+        prefixes: SharedPrefixes | None,
     ) -> torch.Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
@@ -194,6 +223,11 @@ class LayerAttention:
         query_THD, key_TKD, value_TKD = (
             x[0].transpose(0, 1).to(_result_dtype(query)).contiguous() for x in (query, key, value)
         )
+        key_ends, longest_keys = ends, longest
+        if prefixes is not None:
+            key_ends, longest_keys = prefixes.key_ends, prefixes.longest
+            key_TKD, value_TKD = (x.index_select(0, prefixes.tokens) for x in (key_TKD, value_TKD))
+        # With fewer queries than keys the kernel, too, lets them stand at the end of the keys.
         # The kernel doesn't count the token itself among those to its left.
         left = -1 if self.window is None else self.window - 1
         output: Any = varlen_attn(
@@ -201,14 +235,28 @@ class LayerAttention:
             key_TKD,
             value_TKD,
             ends,
-            ends,
+            key_ends,
             longest,
-            longest,
+            longest_keys,
             scale=self.scale,
             window_size=(left, 0),
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return output[None]
+
+
+def _with_prefixes(
+    rows: Iterable[Tensors], lengths: Sequence[int], key_lengths: Sequence[int]
+) -> Iterator[Tensors]:
+    """Put the shared keys and values before those of the segments that see them."""
+    whole: tuple[torch.Tensor, ...] = ()
+    for (query, key, value), length, num_keys in zip(rows, lengths, key_lengths, strict=True):
+        if num_keys == length:
+            whole = (key, value)
+            yield query, key, value
+        else:
+            shared = [x[:, :, : num_keys - length] for x in whole]
+            yield query, torch.cat([shared[0], key], 2), torch.cat([shared[1], value], 2)
 
 
 def _window_mask(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 import torch.nn.functional as F
 
-from luthier.models.segment_kernels import LayerAttention
+from luthier.models.segment_kernels import LayerAttention, SharedPrefixes
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
@@ -160,7 +160,7 @@ def segments_attention(
         dropout: Share of attention weights set to 0; the model says 0 outside training.
         scaling: Factor of the scores. Default: 1 / sqrt(D).
         kwargs: What the model adds (`sliding_window`, `softcap`) and what its caller gave its
-            forward pass (`packed_inputs`).
+            forward pass (`packed_inputs`, `shared_prefixes.shared_prefix_inputs`).
 
     Returns:
         (B, T, H, D), and None: the weights are not kept.
@@ -176,7 +176,8 @@ def segments_attention(
     attention = LayerAttention.of(query, dropout, scaling, kwargs)
     if ends is not None:
         _refuse_unfit(module, query, key, kwargs)
-        return attention.segments(query, key, value, ends, kwargs.get("max_length_q")), None
+        longest, prefixes = kwargs.get("max_length_q"), _shared_prefixes(ends, kwargs)
+        return attention.segments(query, key, value, ends, longest, prefixes), None
     if attention.needs_scores:
         return attention.by_scores(query, key, value, attention_mask).transpose(1, 2), None
     output, _ = sdpa_attention_forward(
@@ -206,6 +207,17 @@ def _segment_ends(mask: torch.Tensor | None, kwargs: Mapping[str, Any]) -> torch
         "a packed batch was given an attention mask too: pass packed_inputs(batch), and "
         "use_cache=False"
     )
+
+
+def _shared_prefixes(ends: torch.Tensor, kwargs: Mapping[str, Any]) -> SharedPrefixes | None:
+    """Return which segments share a beginning, where the caller said so (`shared_prefixes`)."""
+    if kwargs.get("key_tokens") is None:
+        return None
+    if len(ends) != len(kwargs["cu_seq_lens_k"]):
+        raise ValueError(
+            "a shared prompt can't be served with attention in chunks: compute the answers apart"
+        )
+    return SharedPrefixes(kwargs["cu_seq_lens_k"], kwargs["max_length_k"], kwargs["key_tokens"])
 
 
 def _is_ends(mask: torch.Tensor | None) -> TypeGuard[torch.Tensor]:
