@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NotRequired, get_origin, get_type_hints
 
+import pytest
 import torch
 
-from luthier.contracts.rows import IGNORE_INDEX, PreparedRow
+from luthier.contracts.rows import IGNORE_INDEX, PreparedPair, PreparedRow
 
 
 def test_ignore_index_is_cross_entropys_default() -> None:
@@ -17,8 +18,20 @@ def test_ignore_index_is_cross_entropys_default() -> None:
     assert torch.equal(loss, alone)
 
 
-def test_weights_and_positions_are_optional() -> None:
-    hints = get_type_hints(PreparedRow, include_extras=True)
-    optional = {name for name, hint in hints.items() if get_origin(hint) is NotRequired}
-    assert hints.keys() - optional == {"input_ids", "labels"}
-    assert optional == {"loss_weights", "position_ids"}
+@pytest.mark.parametrize(
+    ("row", "needed", "optional"),
+    [
+        (PreparedRow, {"input_ids", "labels"}, {"loss_weights", "position_ids"}),
+        (
+            PreparedPair,
+            {"input_ids", "labels", "prompt_length", "chosen_length"},
+            {"weight", "desirable", "reference_chosen", "reference_rejected"},
+        ),
+    ],
+)
+def test_what_a_row_needs_and_what_it_may_have(
+    row: type, needed: set[str], optional: set[str]
+) -> None:
+    hints = get_type_hints(row, include_extras=True)
+    found = {name for name, hint in hints.items() if get_origin(hint) is NotRequired}
+    assert (hints.keys() - found, found) == (needed, optional)

@@ -20,3 +20,26 @@ class PreparedRow(TypedDict):
     labels: list[int]
     loss_weights: NotRequired[list[float]]
     position_ids: NotRequired[list[int]]
+
+
+class PreparedPair(TypedDict):
+    """Two answers to one prompt: `input_ids` is prompt | chosen | rejected.
+
+    The chosen answer has `chosen_length` tokens behind the `prompt_length` of the prompt, the
+    rejected one has the rest. Labels are aligned with the inputs and -100 in the prompt. The first
+    label of the rejected answer is predicted by the LAST token of the prompt. Where the two answers
+    have prompts of different tokens, `prompt_length` ends where these part, and either answer
+    begins with the rest of its prompt, labels -100.
+
+    For unpaired feedback (KTO) `chosen` is the judged answer, `desirable` the verdict, and
+    `rejected` is the answer to another prompt, which the estimate of KL needs.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    prompt_length: int
+    chosen_length: int
+    weight: NotRequired[float]
+    desirable: NotRequired[bool]
+    reference_chosen: NotRequired[float]
+    reference_rejected: NotRequired[float]
