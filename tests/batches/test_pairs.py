@@ -221,6 +221,15 @@ def test_lengths_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
         separate_pair_collate(pairs, pad_id=0)
 
 
+def test_labels_that_no_position_could_predict_are_found() -> None:
+    (pair,) = make_pairs([(0, 2, 2)])
+    with pytest.raises(AssertionError, match="no position predicts the first token of an answer"):
+        shared_pair_collate([pair | {"labels": pair["input_ids"]}])
+    (pair,) = make_pairs([(2, 2, 2)])
+    with pytest.raises(AssertionError, match="the prompt of a pair carries no labels"):
+        shared_pair_collate([pair | {"labels": pair["input_ids"]}])
+
+
 def test_a_batch_of_nothing_and_fields_of_only_some_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="a batch needs at least one pair"):
         shared_pair_collate([])

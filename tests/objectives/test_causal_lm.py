@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from luthier.objectives.causal_lm import (
     causal_lm_loss,
     causal_lm_loss_from_hidden,
+    log_probs_after,
     supervised_weight,
     token_log_probs,
 )
@@ -273,6 +274,17 @@ def test_only_supervised_rows_go_through_the_head(tiny_model: Any) -> None:
     head = linear_head(tiny_model)
     assert math.isfinite(float(causal_lm_loss_from_hidden(hidden, labels, head).total))
     assert torch.isfinite(token_log_probs(hidden, labels, head)).all()
+
+
+def test_log_probs_after_any_positions(tiny_model: Any) -> None:
+    hidden = torch.randn(2, 5, 32, requires_grad=True)
+    predictors, targets = torch.tensor([3, 3, 0, 9]), torch.tensor([7, 8, 9, 7])
+    got = log_probs_after(hidden, predictors, targets, linear_head(tiny_model))
+    log_probs = tiny_model.lm_head(hidden.reshape(10, 32)).log_softmax(-1)
+    torch.testing.assert_close(got, log_probs[predictors, targets])
+    (found,) = torch.autograd.grad(got.sum(), hidden, retain_graph=True)
+    (expected,) = torch.autograd.grad(log_probs[predictors, targets].sum(), hidden)
+    torch.testing.assert_close(found, expected)
 
 
 def test_log_probs_stand_at_their_labels(tiny_model: Any) -> None:

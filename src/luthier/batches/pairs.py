@@ -16,6 +16,7 @@ import torch
 
 from luthier.batches.collate import Collate, causal_lm_collate
 from luthier.batches.settings import BatchSettings
+from luthier.contracts.rows import IGNORE_INDEX
 
 _OF_PAIRS = {
     "weight": torch.float32,
@@ -140,6 +141,10 @@ def _bounds(row: Mapping[str, Any]) -> tuple[int, int, int]:
             f"a pair of {num_tokens} tokens and {len(row['labels'])} labels can't have a prompt of "
             f"{prompt} and a chosen answer of {chosen - prompt}: each answer needs a token"
         )
+    labels = np.asarray(row["labels"])
+    assert (labels[:prompt] == IGNORE_INDEX).all(), "the prompt of a pair carries no labels"
+    is_predicted = prompt > 0 or labels[0] == labels[chosen] == IGNORE_INDEX
+    assert is_predicted, "without a prompt no position predicts the first token of an answer"
     return prompt, chosen, num_tokens
 
 

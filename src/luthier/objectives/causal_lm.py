@@ -130,6 +130,29 @@ def token_log_probs(hidden_BLD: torch.Tensor, labels_BL: torch.Tensor, head: Hea
     return result_BL
 
 
+def log_probs_after(
+    hidden_BLD: torch.Tensor,
+    predictors_N: torch.Tensor,
+    targets_N: torch.Tensor,
+    head: Head,
+) -> torch.Tensor:
+    """Return the log-probability of tokens after the positions that predict them, with gradient.
+
+    For rows in which a token does not stand behind the one that predicts it: the first token of an
+    answer that shares its prompt with another.
+
+    Args:
+        hidden_BLD: The decoder's output.
+        predictors_N: The position that predicts each token, counted over the B x L positions.
+        targets_N: The tokens.
+        head: The head of the model that the hidden states come from.
+
+    Returns:
+        N values of float32.
+    """
+    return head.log_probs(hidden_BLD.flatten(0, 1)[predictors_N], targets_N)
+
+
 def supervised_weight(
     labels_BL: torch.Tensor, loss_weights_BL: torch.Tensor | None = None
 ) -> torch.Tensor:
