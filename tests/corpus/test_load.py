@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from luthier.contracts.conversation import Corpus, Message, Origin, Record, Rejection
+from luthier.contracts.conversation import Conversation, Corpus, Message, Origin, Record, Rejection
 from luthier.core.errors import DataError, SettingsError
 from luthier.corpus.load import (
     check_tasks,
@@ -29,7 +29,9 @@ def _alpaca(number: int, **more: Any) -> dict[str, Any]:
     return {"instruction": f"q{number}", "input": "", "output": f"a{number}", **more}
 
 
-def _load(*paths: Path, settings: CorpusSettings | None = None, **options: Any) -> Corpus:
+def _load(
+    *paths: Path, settings: CorpusSettings | None = None, **options: Any
+) -> Corpus[Conversation]:
     sources = [Source(str(path), path=path) for path in paths]
     return load_corpus(sources, settings or CorpusSettings(), **options)
 
@@ -152,7 +154,7 @@ def test_declared_columns_and_a_drawn_share(write_rows):
 def test_settings_for_tasks_that_would_do_nothing(write_rows):
     path = write_rows("a.json", [_alpaca(0, kind="math"), _alpaca(1, kind="code"), _alpaca(2)])
 
-    def check(**given: Any) -> Corpus:
+    def check(**given: Any) -> Corpus[Conversation]:
         settings = CorpusSettings(**given)
         corpus = _load(path, settings=settings)
         check_tasks(corpus, settings)

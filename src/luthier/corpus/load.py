@@ -20,6 +20,12 @@ from luthier.core.errors import SettingsError, did_you_mean
 from luthier.core.files import write_text
 from luthier.corpus.bad_rows import RowError, raise_unskippable
 from luthier.corpus.formats import layout_finder, text_layout_finder
+from luthier.corpus.judged_rows import (
+    JudgedKind,
+    judged_layout_finder,
+    pair_from_row,
+    verdict_from_row,
+)
 from luthier.corpus.layouts import Layout, Row
 from luthier.corpus.read import nothing_left
 from luthier.corpus.readers.dispatch import read_rows
@@ -59,6 +65,26 @@ def load_documents(
         Records with a `text` that is not blank.
     """
     return _load(sources, settings, seed, text_layout_finder, document_from_row)
+
+
+def load_judged(
+    sources: Iterable[Source], settings: CorpusSettings, kind: JudgedKind, *, seed: int = 0
+) -> Corpus[Record]:
+    """Read all rows of the sources as answers that are judged; otherwise as `load_corpus`.
+
+    Args:
+        sources: Where the rows come from.
+        settings: What is kept, and what becomes of a row that can't be used.
+        kind: Whether rows rank two answers, or say of one whether it is wanted.
+        seed: Draws the rows of sources with `num_samples`.
+
+    Raises:
+        DataError: As `load_corpus`.
+    """
+    convert = pair_from_row if kind == "pairs" else verdict_from_row
+    return _load(
+        sources, settings, seed, lambda source: judged_layout_finder(source, kind), convert
+    )
 
 
 def _load(
