@@ -13,6 +13,7 @@ from luthier.contracts.notice import Notice
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.errors import DataError, LuthierError, SettingsError
 from luthier.corpus.settings import CorpusSettings
+from luthier.dataset.judged import PAIRS, VERDICTS
 from luthier.dataset.prepare import prepare, tokenizer_threads
 from luthier.dataset.prepared import Prepared
 from luthier.dataset.settings import DatasetSettings
@@ -308,3 +309,76 @@ def test_threads_of_the_tokenizer_are_set_for_the_time_being(monkeypatch):
         assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
     with tokenizer_threads(1):
         assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def pairs_of(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"Question {i}?", "chosen": f"Yes, {i}.", "rejected": f"No. {i}", **more}
+        for i in range(count)
+    ]
+
+
+def test_pairs_on_disk(run, load_tiny):
+    rows = pairs_of(10)
+    rows[3]["rejected"] = rows[3]["chosen"]
+    rows[4]["weight"] = 0.5
+    made = run(rows, kind=PAIRS, val_size=3)
+    assert made.manifest["rows"] == "pairs"
+    assert made.manifest["counts"]["dropped"] == {"equal_sides": 1}
+    assert (len(made.train), len(made.val)) == (6, 3)
+    assert made.train.column_names == [
+        *("input_ids", "labels", "prompt_length", "chosen_length", "weight"),
+        *("length", "num_supervised", "origin"),
+    ]
+    decode = load_tiny("chatml").decode
+    for row in made.train:
+        ids, prompt = row["input_ids"], row["prompt_length"]
+        number = decode(ids[:prompt]).partition("Question ")[2].partition("?")[0]
+        assert decode(ids[:prompt]).endswith("<|im_start|>assistant\n")
+        chosen = decode(ids[prompt : prompt + row["chosen_length"]])
+        assert chosen == f"Yes, {number}.<|im_end|>\n"
+        assert decode(ids[prompt + row["chosen_length"] :]) == f"No. {number}<|im_end|>\n"
+        assert row["weight"] == (0.5 if number == "4" else 1.0)
+        assert row["length"] == len(ids)
+
+
+def test_verdicts_on_disk_stand_with_an_answer_of_their_own_split(run, load_tiny):
+    rows = [
+        {"prompt": f"Question {i}?", "completion": f"Answer {i}.", "label": i % 3 == 0}
+        for i in range(12)
+    ]
+    made = run(rows, kind=VERDICTS, val_size=4)
+    decode = load_tiny("chatml").decode
+    told: list[set[str]] = []
+    for split in (made.train, made.val):
+        told.append(set())
+        numbers = [decode(row["input_ids"]).split("Question ")[1][:2] for row in split]
+        for row in split:
+            prompt, ids = row["prompt_length"], row["input_ids"]
+            number = decode(ids[:prompt]).partition("Question ")[2].partition("?")[0]
+            other = decode(ids[prompt + row["chosen_length"] :]).partition("Answer ")[2]
+            assert row["desirable"] == (int(number) % 3 == 0)
+            assert other.partition(".")[0] != number
+            assert any(other.startswith(n.strip("?")) for n in numbers)
+            told[-1].add(number)
+    assert len(told[0]) + len(told[1]) == 12
+    wanted = [made.manifest["splits"][name]["desirable"] for name in ("train", "val")]
+    assert sum(wanted) == 4
+
+
+def test_the_kind_of_rows_is_part_of_the_key(run):
+    rows = [{**row, "response": row["chosen"], "label": i > 2} for i, row in enumerate(pairs_of(6))]
+    pairs = run(rows, kind=PAIRS)
+    assert run(kind=PAIRS).from_cache
+    with pytest.raises(DataError, match="chosen and rejected"):
+        run()
+    assert run(rows_of(5)).folder != pairs.folder
+    assert "rows" not in run().manifest, "data that was prepared before is found again"
+
+
+def test_verdicts_of_one_kind_teach_nothing(run):
+    with pytest.raises(DataError, match="all 3 answers are wanted"):
+        run(
+            [{"prompt": f"q{i}", "completion": "a", "label": True} for i in range(3)],
+            kind=VERDICTS,
+        )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from luthier.dataset import row_table
-from luthier.dataset.row_table import Row, describe, to_dataset
+from luthier.dataset.row_table import Pair, Row, describe, to_dataset
 
 
 def row(length: int, num_supervised: int = 1, weight: float = 1.0) -> Row:
@@ -24,6 +24,7 @@ def test_a_rendered_row_is_packed(renderer, talk):
     assert packed.input_ids.tolist() == rendered.input_ids
     assert packed.labels.tolist() == rendered.labels
     assert packed.loss_weights is None
+    assert not packed.is_weighted
     assert packed.num_supervised() == sum(rendered.supervised)
     assert packed.weights().tolist() == rendered.loss_weights
     assert packed.origin == "rows.jsonl:7"
@@ -63,6 +64,27 @@ def test_bytes_of_text_have_a_column_where_rows_have_them():
     assert made["text_bytes"][:] == [9, 4]
     assert describe(rows)["text_bytes"] == 13
     assert "text_bytes" not in describe([row(4, 2)])
+
+
+def paired(weight: float = 1.0, desirable: bool | None = None) -> Row:
+    ids = np.arange(6, dtype=np.int32)
+    return Row(ids, ids, None, "rows.jsonl:1", Pair(2, 3, weight, desirable))
+
+
+def test_a_table_of_pairs(monkeypatch):
+    monkeypatch.setattr(row_table, "ROWS_PER_CHUNK", 1)
+    names = ["input_ids", "labels", "prompt_length", "chosen_length"]
+    rest = ["length", "num_supervised", "origin"]
+    made = to_dataset([paired(), paired()], with_weights=False)
+    assert made.column_names == [*names, *rest]
+    assert (made[1]["prompt_length"], made[1]["chosen_length"]) == (2, 3)
+    rows = [paired(0.5, True), paired(1.0, False)]
+    assert [row.is_weighted for row in rows] == [True, False]
+    made = to_dataset(rows, with_weights=True)
+    assert made.column_names == [*names, "weight", "desirable", *rest]
+    assert (made["weight"][:], made["desirable"][:]) == ([0.5, 1.0], [True, False])
+    assert describe(rows)["desirable"] == 1
+    assert "desirable" not in describe([paired()])
 
 
 def test_figures_of_a_split():

@@ -80,7 +80,8 @@ def prepare(
         LuthierError: The disk is full or the folder closed.
     """
     progress = progress or (lambda _stage, _done, _total: None)
-    train_sources, val_sources = resolve_train(corpus_settings), resolve_val(corpus_settings)
+    train_sources = resolve_train(corpus_settings, any_kind=kind.is_judged)
+    val_sources = resolve_val(corpus_settings, any_kind=kind.is_judged)
     work = {
         **describe_work(corpus_settings, dataset_settings, tokenizer, seed, kind),
         "inputs": {"train": describe_inputs(train_sources), "val": describe_inputs(val_sources)},
@@ -140,8 +141,9 @@ class _Job:
         splits = {"train": halves.train.rows_of(halves.train_indexes)}
         if halves.val_indexes:
             splits["val"] = halves.val.rows_of(halves.val_indexes)
+        splits = self.kind.complete(splits, self.dataset_settings.cutoff_len, self.seed)
         every = [row for rows in splits.values() for row in rows]
-        with_weights = any(row.loss_weights is not None for row in every)
+        with_weights = any(row.is_weighted for row in every)
         tables = {
             name: to_dataset(rows, with_weights=with_weights) for name, rows in splits.items()
         }

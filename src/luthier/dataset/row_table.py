@@ -28,6 +28,23 @@ HISTOGRAM_EDGES = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """What a row says beside its tokens, where it holds two answers (`contracts/rows.py`).
+
+    Attributes:
+        prompt_length: Tokens of the prompt that both share.
+        chosen_length: Tokens of the chosen answer, or of the one that is judged.
+        weight: Scales the loss of the pair.
+        desirable: The verdict on the judged answer; None where two are ranked.
+    """
+
+    prompt_length: int
+    chosen_length: int
+    weight: float = 1.0
+    desirable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One prepared row of length L.
 
@@ -38,12 +55,15 @@ class Row:
         origin: File and line that it comes from.
         text_bytes: Bytes of the text that its supervised tokens stand for, in UTF-8; None where
             nothing is divided by them.
+        pair: How a row of two answers is divided; None for a row of one. All rows of a table have
+            it or none.
     """
 
     input_ids: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
     loss_weights: npt.NDArray[np.float32] | None
     origin: str
+    pair: Pair | None = None
     text_bytes: int | None = None
 
     @classmethod
@@ -61,6 +81,11 @@ class Row:
         """Return how many tokens carry loss."""
         return int((self.labels != IGNORE_INDEX).sum())
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether any weight of it is another than 1."""
+        return self.loss_weights is not None if self.pair is None else self.pair.weight != 1
+
     def weights(self) -> npt.NDArray[np.float32]:
         """Return the loss weights, written out."""
         if self.loss_weights is not None:
@@ -77,7 +102,7 @@ def to_dataset(rows: Sequence[Row], *, with_weights: bool) -> datasets.Dataset:
 
     Args:
         rows: In the order in which they are to stand.
-        with_weights: Write the column `loss_weights`.
+        with_weights: Write the column `loss_weights`; of pairs, `weight`.
     """
     import datasets
     import pyarrow as pa
@@ -95,17 +120,20 @@ def describe(rows: Iterable[Row]) -> dict[str, Any]:
 
     Returns:
         Counts of rows, tokens, supervised tokens and, where rows have them, bytes of their text;
-        the longest row, and how many rows have up to 32, 64, ... tokens (`length_histogram`: pairs
-        of upper edge and count).
+        the longest row; how many rows have up to 32, 64, ... tokens (`length_histogram`: pairs of
+        upper edge and count); and of answers with a verdict how many are wanted (`desirable`).
     """
     lengths: list[int] = []
     text_bytes: list[int] = []
+    verdicts: list[bool] = []
     num_supervised = 0
     for row in rows:
         lengths.append(len(row.input_ids))
         num_supervised += row.num_supervised()
         if row.text_bytes is not None:
             text_bytes.append(row.text_bytes)
+        if row.pair is not None and row.pair.desirable is not None:
+            verdicts.append(row.pair.desirable)
     bins = np.bincount(np.searchsorted(HISTOGRAM_EDGES, lengths), minlength=1)
     edges = [*HISTOGRAM_EDGES, max(lengths, default=0)]
     return {
@@ -117,6 +145,7 @@ def describe(rows: Iterable[Row]) -> dict[str, Any]:
         "length_histogram": [
             [int(edge), int(count)] for edge, count in zip(edges, bins, strict=False) if count
         ],
+        **({"desirable": sum(verdicts)} if verdicts else {}),
     }
 
 
@@ -139,7 +168,9 @@ def _table(rows: Sequence[Row], with_weights: bool) -> pa.Table:
         "input_ids": _lists(offsets, [row.input_ids for row in rows], np.int32),
         "labels": _lists(offsets, [row.labels for row in rows], np.int32),
     }
-    if with_weights:
+    pairs = [row.pair for row in rows if row.pair is not None]
+    columns |= _of_pairs(pairs, with_weights)
+    if with_weights and not pairs:
         columns["loss_weights"] = _lists(offsets, [row.weights() for row in rows], np.float32)
     columns["length"] = pa.array(lengths)
     supervised = np.asarray([row.num_supervised() for row in rows], dtype=np.int32)
@@ -148,6 +179,22 @@ def _table(rows: Sequence[Row], with_weights: bool) -> pa.Table:
         columns["text_bytes"] = pa.array([row.text_bytes for row in rows], pa.int32())
     columns["origin"] = pa.array([row.origin for row in rows], pa.string())
     return pa.table(columns)
+
+
+def _of_pairs(pairs: Sequence[Pair], with_weights: bool) -> dict[str, Any]:
+    import pyarrow as pa
+
+    if not pairs:
+        return {}
+    columns = {
+        "prompt_length": pa.array([pair.prompt_length for pair in pairs], pa.int32()),
+        "chosen_length": pa.array([pair.chosen_length for pair in pairs], pa.int32()),
+    }
+    if with_weights:
+        columns["weight"] = pa.array([pair.weight for pair in pairs], pa.float32())
+    if pairs[0].desirable is not None:
+        columns["desirable"] = pa.array([pair.desirable for pair in pairs], pa.bool_())
+    return columns
 
 
 def _lists(

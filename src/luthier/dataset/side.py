@@ -8,7 +8,7 @@ stage come about; the one of documents stands in `documents.py`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,9 @@ BATCH_SIZE = 256
 
 MAX_REJECTED_CHARS = 2_000
 
+Splits = Mapping[str, Sequence[Row]]
+"""Rows by the name of their split."""
+
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
@@ -40,7 +43,7 @@ class Side:
     """The rows of one corpus as they are made.
 
     Attributes:
-        conversations: Those that gave at least one row; or the documents that did.
+        conversations: Those (or the records) that gave at least one row.
         rows: Their rows, conversation by conversation.
         rejections: Rows that left, from reading on.
         num_read: Rows read.
@@ -62,6 +65,15 @@ class Side:
     remarks: defaultdict[Remark, list[str]] = field(
         default_factory=lambda: defaultdict[Remark, list[str]](list)
     )
+
+    @classmethod
+    def of(cls, corpus: Corpus[Any]) -> Side:
+        """Begin with what reading left out."""
+        return cls(
+            rejections=list(corpus.rejections),
+            num_read=corpus.num_rows_read,
+            unused=corpus.unused.copy(),
+        )
 
     def keys(self, indexes: Sequence[int]) -> list[str]:
         """Return what tells some of the conversations from others."""
@@ -94,11 +106,7 @@ class SideMaker:
         Raises:
             DataError: The template refuses a conversation, and `skip_refused` is off.
         """
-        side = Side(
-            rejections=list(corpus.rejections),
-            num_read=corpus.num_rows_read,
-            unused=corpus.unused.copy(),
-        )
+        side = Side.of(corpus)
         num_all = len(corpus.conversations)
         for start in range(0, num_all, BATCH_SIZE):
             self.progress("tokenising", start, num_all)
@@ -125,18 +133,10 @@ class SideMaker:
             side.rows.append(made)
 
     def _transcripts(self, conversation: Conversation, side: Side) -> list[Transcript]:
-        """Write one conversation out; a refusal ends the run or is counted, as the user chose."""
-        try:
-            written = self.renderer.transcripts(conversation)
-        except DataError as error:
-            if not self.skip_refused:
-                mend = f"{error.mend} Or set on_bad_row: skip to leave such rows out."
-                raise DataError(error.problem, where=error.where, mend=mend) from error
-            side.rejections.append(_rejection(conversation, "template_refused", error.problem))
+        written = write_out(self.renderer, conversation, self.skip_refused)
+        if isinstance(written, Rejection):
+            side.rejections.append(written)
             return []
-        if not written:
-            detail = "every answer has weight 0"
-            side.rejections.append(_rejection(conversation, "no_supervised_token", detail))
         return written
 
     def _fit(self, row: Rendered | Rejection, side: Side) -> Row | None:
@@ -149,7 +149,7 @@ class SideMaker:
                 side.num_tokens_cut += num_tokens - len(row.input_ids)
         if isinstance(row, Rendered) and not any(row.loss_weights):
             detail = "nothing of its answer is left to learn from"
-            row = _rejection(row.transcript.conversation, "no_supervised_token", detail)
+            row = rejected(row.transcript.conversation, "no_supervised_token", detail)
         if isinstance(row, Rejection):
             side.rejections.append(row)
             return None
@@ -163,7 +163,7 @@ class SideMaker:
         if settings.on_long_row == "cut":
             return shorten(row, self.renderer, settings.cutoff_len, settings.min_answer_share)
         detail = f"{len(row.input_ids)} tokens, cutoff_len is {settings.cutoff_len}"
-        return _rejection(row.transcript.conversation, "too_long", detail)
+        return rejected(row.transcript.conversation, "too_long", detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +176,18 @@ class RowKind:
             progress).
         describe: Returns what of the tokenizer decides the rows beside its ids, for their key.
         stop_token_ids: Returns the ids that the rows teach to stop at.
+        is_judged: Whether it is made of answers that are judged, so that entries of a catalogue
+            which rank answers are what it takes.
+        complete: Adds to the rows what they need of one another (splits by name, `cutoff_len`,
+            seed).
     """
 
     load: Callable[..., Corpus[Any]]
     make: Callable[[Corpus[Any], PreTrainedTokenizerFast, DatasetSettings, bool, Report], Side]
     describe: Callable[[PreTrainedTokenizerFast], dict[str, Any]]
     stop_token_ids: Callable[[PreTrainedTokenizerFast], list[int]]
+    is_judged: bool = False
+    complete: Callable[[Splits, int, int], Splits] = lambda splits, _cutoff_len, _seed: splits
 
 
 def make_conversation_rows(
@@ -230,6 +236,32 @@ CONVERSATIONS = RowKind(
 """Conversations as rows: what `stage: sft` learns from."""
 
 
-def _rejection(conversation: Conversation, reason: str, detail: str) -> Rejection:
+def write_out(
+    renderer: Renderer, conversation: Conversation, skip_refused: bool
+) -> list[Transcript] | Rejection:
+    """Write one conversation out, or return why it leaves.
+
+    Args:
+        renderer: Its template and mask.
+        conversation: What to write.
+        skip_refused: Count a refusal of the template, instead of ending the run.
+
+    Raises:
+        DataError: The template refuses the conversation, and `skip_refused` is off.
+    """
+    try:
+        written = renderer.transcripts(conversation)
+    except DataError as error:
+        if not skip_refused:
+            mend = f"{error.mend} Or set on_bad_row: skip to leave such rows out."
+            raise DataError(error.problem, where=error.where, mend=mend) from error
+        return rejected(conversation, "template_refused", error.problem)
+    if not written:
+        return rejected(conversation, "no_supervised_token", "every answer has weight 0")
+    return written
+
+
+def rejected(conversation: Conversation, reason: str, detail: str) -> Rejection:
+    """Return the account of a conversation that leaves, with the end of what it says."""
     content = conversation.messages[-1].content[:MAX_REJECTED_CHARS]
     return Rejection(conversation.origin, reason, detail, content)

@@ -33,6 +33,10 @@ class Lengths:
     prompts: dict[int, int]
     answers: dict[int, int]
 
+    def total(self) -> int:
+        """Return the tokens of all of them."""
+        return sum(self.prompts.values()) + sum(self.answers.values())
+
 
 def shorten(
     row: Rendered, renderer: Renderer, cutoff_len: int, min_answer_share: float
@@ -53,20 +57,20 @@ def shorten(
     """
     transcript = row.transcript
     contents = renderer.encoder.encode_batch([m.content for m in transcript.messages])
-    lengths = _lengths(row, contents)
-    num_fixed = len(row.input_ids) - sum(lengths.prompts.values()) - sum(lengths.answers.values())
+    lengths = lengths_of(row, contents)
+    num_fixed = len(row.input_ids) - lengths.total()
     room = cutoff_len - num_fixed
     for _ in range(MAX_ATTEMPTS):
         if room < len(lengths.answers):
             break
-        shorter = _render_within(row, renderer, contents, allot(lengths, room, min_answer_share))
+        shorter = render_within(row, renderer, contents, allot(lengths, room, min_answer_share))
         if shorter is None:
-            return _too_long(row, cutoff_len, "its answer can't be cut: the template rewrites it")
+            return too_long(row, cutoff_len, "its answer can't be cut: the template rewrites it")
         excess = len(shorter.input_ids) - cutoff_len
         if excess <= 0:
             return shorter
         room -= excess
-    return _too_long(row, cutoff_len, f"{num_fixed} tokens of it are headers or can't be cut")
+    return too_long(row, cutoff_len, f"{num_fixed} tokens of it are headers or can't be cut")
 
 
 def allot(lengths: Lengths, room: int, min_answer_share: float) -> dict[int, int]:
@@ -88,13 +92,18 @@ def allot(lengths: Lengths, room: int, min_answer_share: float) -> dict[int, int
     for_answers = max(math.ceil(min_answer_share * room), room - need_prompts)
     for_answers = min(for_answers, need_answers)
     return {
-        **_level(lengths.prompts, room - for_answers),
-        **_level(lengths.answers, for_answers),
+        **level(lengths.prompts, room - for_answers),
+        **level(lengths.answers, for_answers),
     }
 
 
-def _level(lengths: dict[int, int], room: int) -> dict[int, int]:
-    """Cut the longest down to one common length, as water finds its level."""
+def level(lengths: dict[int, int], room: int) -> dict[int, int]:
+    """Cut the longest down to one common length, as water finds its level.
+
+    Args:
+        lengths: Tokens by message index.
+        room: Tokens that all may take together.
+    """
     allotted: dict[int, int] = {}
     by_length = sorted(lengths, key=lambda i: lengths[i])
     for position, index in enumerate(by_length):
@@ -104,8 +113,13 @@ def _level(lengths: dict[int, int], room: int) -> dict[int, int]:
     return allotted
 
 
-def _lengths(row: Rendered, contents: Sequence[Tokens]) -> Lengths:
-    """Count what can be cut: a message that the template rewrites can't, for it isn't all there."""
+def lengths_of(row: Rendered, contents: Sequence[Tokens]) -> Lengths:
+    """Count what can be cut: a message that the template rewrites can't, for it isn't all there.
+
+    Args:
+        row: The row.
+        contents: The tokens of each message's content.
+    """
     transcript = row.transcript
     taught = set(transcript.turns())
     lengths = Lengths({}, {})
@@ -116,10 +130,20 @@ def _lengths(row: Rendered, contents: Sequence[Tokens]) -> Lengths:
     return lengths
 
 
-def _render_within(
+def render_within(
     row: Rendered, renderer: Renderer, contents: Sequence[Tokens], allotted: dict[int, int]
 ) -> Rendered | None:
-    """Render with each message cut to its tokens; None if the answers don't survive it whole."""
+    """Render with each message cut to its tokens; None if the answers don't survive it whole.
+
+    Args:
+        row: The row as it is.
+        renderer: The renderer that it comes from.
+        contents: The tokens of each message's content.
+        allotted: Tokens that messages may take, by index; others stay whole.
+
+    Raises:
+        DataError: The template refuses the shortened messages.
+    """
     old = row.transcript
     taught = set(old.turns())
     messages: list[Message] = []
@@ -183,7 +207,8 @@ def _ends(content: str, tokens: Tokens, limit: int, renderer: Renderer) -> str:
     return content[: tokens.end(num_head - 1)] + GAP + content[tail_start:]
 
 
-def _too_long(row: Rendered, cutoff_len: int, why: str) -> Rejection:
+def too_long(row: Rendered, cutoff_len: int, why: str) -> Rejection:
+    """Return the account of a row that can't be brought under the limit."""
     text = row.transcript.text
     return Rejection(
         origin=row.transcript.conversation.origin,
