@@ -235,7 +235,12 @@ _IN_PROCESS = {"dataloader_num_workers": 0}
 def evaluation_batches(
     rows: Any, lengths: Sequence[int], collate: Collate, settings: BatchSettings
 ) -> DataLoader[Any]:
-    """Build batches for evaluation: longest rows first, so that memory trouble shows at once.
+    """Build batches for evaluation, in the order of `evaluation_order`."""
+    return make_loader(rows, evaluation_order(lengths, settings), collate, settings)
+
+
+def evaluation_order(lengths: Sequence[int], settings: BatchSettings) -> list[list[int]]:
+    """Return the row numbers of each evaluation batch: longest first, so that memory trouble shows.
 
     Padded batches hold `per_device_eval_batch_size` rows. With packing, a batch holds rows of up
     to as many tokens as the first padded one would have at most.
@@ -243,10 +248,8 @@ def evaluation_batches(
     order = _longest_first(lengths)
     size = settings.per_device_eval_batch_size
     if settings.is_packed:
-        batches = _cut_by_tokens(order, lengths, evaluation_token_budget(lengths, size))
-    else:
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-    return make_loader(rows, batches, collate, settings)
+        return _cut_by_tokens(order, lengths, evaluation_token_budget(lengths, size))
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def evaluation_token_budget(lengths: Sequence[int], batch_size: int) -> int:
