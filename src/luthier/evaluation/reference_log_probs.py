@@ -101,7 +101,7 @@ class ReferencePass:
 def _without_adapter(model: Any) -> AbstractContextManager[Any]:
     # peft's own switch. transformers' models have `disable_adapters`, which is another one.
     switch: Any = getattr(model, "disable_adapter", None)
-    return switch() if callable(switch) else nullcontext()
+    return nullcontext() if switch is None else switch()
 
 
 def _nothing() -> None:
