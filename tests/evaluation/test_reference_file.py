@@ -21,7 +21,7 @@ from luthier.evaluation.reference_file import (
     write_references,
 )
 
-VALUES = np.asarray([[-1.5, -2.5], [-3.0, -4.0]], np.float32)
+VALUES = np.asarray([[-1.5, -2.5, -1.0, -2.0], [-3.0, -4.0, -0.5, -0.25]], np.float32)
 KEY = "0123456789abcdef" * 4
 
 
@@ -51,6 +51,8 @@ def test_numbers_are_computed_once_and_reach_the_batches(path: Path) -> None:
         batch = shared_pair_collate(open_rows(made).__getitems__([1, 0]))
         assert batch["reference_chosen"].tolist() == [-3.0, -1.5]
         assert batch["reference_rejected"].tolist() == [-4.0, -2.5]
+        assert batch["reference_chosen_shared"].tolist() == [-0.5, -1.0]
+        assert batch["reference_rejected_shared"].tolist() == [-0.25, -2.0]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -83,7 +85,7 @@ def test_files_of_another_key_size_or_type_are_not_read(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "what"),
-    [(VALUES[:1], r"shape \(1, 2\) for 2 rows, 0"), (VALUES * np.nan, "4 of them not finite")],
+    [(VALUES[:1], r"shape \(1, 4\) for 2 rows, 0"), (VALUES * np.nan, "8 of them not finite")],
 )
 def test_numbers_that_can_not_be_right_are_refused(path: Path, values: Any, what: str) -> None:
     with pytest.raises(ValueError, match=what):

@@ -151,19 +151,21 @@ def test_both_layouts_give_what_is_computed_by_hand(family: str, way: str, with_
 @given(
     lengths=st.lists(
         st.tuples(st.integers(0, 8), st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=4
-    ),
-    rest_weight=st.sampled_from([1.0, 0.0, 0.3]),
+    )
 )
 def test_any_pairs_give_the_same_in_both_layouts(
-    family: str, lengths: list[tuple[int, int, int]], rest_weight: float
+    family: str, lengths: list[tuple[int, int, int]]
 ) -> None:
     model, pairs = make_model(family), make_pairs(lengths)
     head, _ = find_head(model)
     shared, separate = (
-        pair_log_probs(head, model, batch, rest_weight=rest_weight)
+        pair_log_probs(head, model, batch)
         for batch in (shared_pair_collate(pairs), separate_pair_collate(pairs, pad_id=0))
     )
     assert_same(shared, separate)
+    for name in ("chosen_shared", "rejected_shared"):
+        one, other = getattr(shared, name), getattr(separate, name)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert_same_gradients(gradients(model, shared), gradients(model, separate))
 
 
@@ -178,24 +180,22 @@ def test_the_first_rejected_token_follows_the_prompt_not_the_chosen_answer() -> 
     assert not torch.equal(one.chosen, two.chosen)
 
 
-@pytest.mark.parametrize("rest_weight", [0.0, 0.25])
-def test_tokens_beyond_the_shorter_answer_count_less(rest_weight: float) -> None:
+def test_sums_over_the_length_of_the_shorter_answer() -> None:
     model, pairs = make_model("Llama"), make_pairs([(4, 3, 6), (2, 4, 2)])
     head, _ = find_head(model)
-    whole = pair_log_probs(head, model, separate_pair_collate(pairs, 0))
     cut = [
         {**pairs[0], "labels": pairs[0]["labels"][:10] + [-100] * 3},
         {**pairs[1], "labels": pairs[1]["labels"][:4] + [-100] * 2 + pairs[1]["labels"][6:]},
     ]
     front = pair_log_probs(head, model, separate_pair_collate(cut, 0))
     for batch in (shared_pair_collate(pairs), separate_pair_collate(pairs, 0)):
-        found = pair_log_probs(head, model, batch, rest_weight=rest_weight)
-        for name in ("chosen", "rejected"):
-            all_, first = getattr(whole, name), getattr(front, name)
-            expected = first + rest_weight * (all_ - first)
-            torch.testing.assert_close(getattr(found, name), expected, rtol=1e-5, atol=1e-5)
+        found: Any = pair_log_probs(head, model, batch)
+        torch.testing.assert_close(found.chosen_shared, front.chosen, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.rejected_shared, front.rejected, rtol=1e-5, atol=1e-5)
         assert found.chosen_tokens.tolist() == [3, 4], "the counts are of all tokens"
         assert found.rejected_tokens.tolist() == [6, 2]
+        assert torch.equal(found.chosen_shared == found.chosen, torch.tensor([True, False]))
+        assert torch.equal(found.rejected_shared == found.rejected, torch.tensor([False, True]))
 
 
 def test_parts_of_a_batch_give_what_the_batch_gives() -> None:

@@ -23,6 +23,8 @@ _OF_PAIRS = {
     "desirable": torch.bool,
     "reference_chosen": torch.float32,
     "reference_rejected": torch.float32,
+    "reference_chosen_shared": torch.float32,
+    "reference_rejected_shared": torch.float32,
 }
 """Optional fields with one value a pair, and their types in a batch."""
 
@@ -37,7 +39,7 @@ def shared_pair_collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.T
         `input_ids_1T`, `labels_1T`, `position_ids_1T` (int64; those of the rejected answer go on
         from the prompt), `pairs_P4` (int32: start, end of the prompt, of the chosen answer, and of
         the pair), `num_rows` (int64 without dimension: P), and where the pairs have them `weight`,
-        `desirable`, `reference_chosen` and `reference_rejected`, all (P,).
+        `desirable` and the reference's log-probabilities, all (P,).
 
     Raises:
         ValueError: The batch is empty, lengths don't fit, or a field is missing in some pairs.

@@ -33,6 +33,9 @@ class PreparedPair(TypedDict):
 
     For unpaired feedback (KTO) `chosen` is the judged answer, `desirable` the verdict, and
     `rejected` is the answer to another prompt, which the estimate of KL needs.
+
+    `reference_...` is what the reference gives: log p of each answer, and of as many of its tokens
+    as the pair's shorter answer has.
     """
 
     input_ids: list[int]
@@ -43,3 +46,5 @@ class PreparedPair(TypedDict):
     desirable: NotRequired[bool]
     reference_chosen: NotRequired[float]
     reference_rejected: NotRequired[float]
+    reference_chosen_shared: NotRequired[float]
+    reference_rejected_shared: NotRequired[float]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from luthier.core.disk import disk_errors
 from luthier.core.files import staged_files
 from luthier.core.hashing import hash_json
+from luthier.evaluation.reference_log_probs import COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -40,8 +41,7 @@ def reference_key(
         split: `train` or `val`.
         model: What tells the reference from other models: hashes of its files, or its commit. Name
             and path are looked at only where there is nothing else.
-        computed: How they are computed: precision, quantisation, layout of the batches, weight of
-            the tokens beyond the shorter answer.
+        computed: How they are computed: precision, quantisation, layout of the batches.
     """
     contents = {name: value for name, value in model.items() if name not in _PLACE}
     what = {"format": REFERENCE_FORMAT, "data": data_key, "split": split}
@@ -61,49 +61,49 @@ def reference_path(prepared: Path, key: str) -> Path:
 def with_reference_log_probs(
     rows: datasets.Dataset, path: Path, key: str, compute: Callable[[], npt.NDArray[np.float32]]
 ) -> datasets.Dataset:
-    """Add the columns `reference_chosen` and `reference_rejected` to pairs.
+    """Add the reference's log-probabilities to pairs, as columns (`contracts/rows.py`).
 
     Args:
         rows: Prepared pairs of one split.
         path: Where their numbers lie, or are to lie.
         key: What the numbers depend on.
-        compute: Computes them, (rows, 2), where they are not there.
+        compute: Computes them, (rows, 4), where they are not there.
 
     Raises:
         LuthierError: The disk is full or the folder closed.
         ValueError: `compute` gave another number of rows, or numbers that are not finite.
     """
-    values_N2 = read_references(path, key, len(rows))
-    if values_N2 is None:
-        values_N2 = np.ascontiguousarray(compute(), np.float32)
-        if values_N2.shape != (len(rows), 2) or not np.isfinite(values_N2).all():
+    values_N4 = read_references(path, key, len(rows))
+    if values_N4 is None:
+        values_N4 = np.ascontiguousarray(compute(), np.float32)
+        if values_N4.shape != (len(rows), 4) or not np.isfinite(values_N4).all():
             raise ValueError(
-                f"reference log-probabilities of shape {values_N2.shape} for {len(rows)} rows, "
-                f"{int((~np.isfinite(values_N2)).sum())} of them not finite"
+                f"reference log-probabilities of shape {values_N4.shape} for {len(rows)} rows, "
+                f"{int((~np.isfinite(values_N4)).sum())} of them not finite"
             )
-        write_references(path, key, values_N2)
-    for column, name in enumerate(("reference_chosen", "reference_rejected")):
+        write_references(path, key, values_N4)
+    for values_N, name in zip(values_N4.T, COLUMNS, strict=True):
         # datasets would pickle the whole table to name the new one.
         fingerprint = hash_json([key, name])[:16]
-        rows = rows.add_column(name, values_N2[:, column], new_fingerprint=fingerprint)
+        rows = rows.add_column(f"reference_{name}", values_N, new_fingerprint=fingerprint)
     return rows
 
 
 def read_references(path: Path, key: str, num_rows: int) -> npt.NDArray[np.float32] | None:
-    """Return the numbers of a file, (num_rows, 2), or None if it can't be trusted."""
+    """Return the numbers of a file, (num_rows, 4), or None if it can't be trusted."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            values_N2: npt.NDArray[np.float32] = file.get_tensor(_NAME)
+            values_N4: npt.NDArray[np.float32] = file.get_tensor(_NAME)
     except (OSError, SafetensorError):
         return None
-    is_right = header == _header(key, values_N2) and values_N2.dtype == np.float32
-    return values_N2 if is_right and values_N2.shape == (num_rows, 2) else None
+    is_right = header == _header(key, values_N4) and values_N4.dtype == np.float32
+    return values_N4 if is_right and values_N4.shape == (num_rows, 4) else None
 
 
-def write_references(path: Path, key: str, values_N2: npt.NDArray[np.float32]) -> None:
+def write_references(path: Path, key: str, values_N4: npt.NDArray[np.float32]) -> None:
     """Write a file of numbers, whole or not at all.
 
     Raises:
@@ -113,11 +113,11 @@ def write_references(path: Path, key: str, values_N2: npt.NDArray[np.float32]) -
 
     elsewhere = "prepared_dir (or LUTHIER_CACHE) to a folder"
     with (
-        disk_errors(path.parent, "reference log-probabilities", elsewhere, values_N2.nbytes),
+        disk_errors(path.parent, "reference log-probabilities", elsewhere, values_N4.nbytes),
         staged_files(path.parent) as staging,
     ):
-        save_file({_NAME: values_N2}, staging / path.name, metadata=_header(key, values_N2))
+        save_file({_NAME: values_N4}, staging / path.name, metadata=_header(key, values_N4))
 
 
-def _header(key: str, values_N2: npt.NDArray[np.float32]) -> dict[str, str]:
-    return {"key": key, "sha256": hashlib.sha256(values_N2.tobytes()).hexdigest()}
+def _header(key: str, values_N4: npt.NDArray[np.float32]) -> dict[str, str]:
+    return {"key": key, "sha256": hashlib.sha256(values_N4.tobytes()).hexdigest()}

@@ -1,7 +1,7 @@
 """How probable the model was before training finds the answers: computed once, for all rows.
 
-In: a model before its first step, and pairs in batches. Out: two numbers a row. With an adapter the
-reference is the model under it, whatever the adapter has learned; without one it is the model
+In: a model before its first step, and pairs in batches. Out: four numbers a row. With an adapter,
+the reference is the model under it, whatever the adapter has learned; without one it is the model
 itself. So no second model is held in memory while training runs.
 """
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from luthier.contracts.training import Batch
     from luthier.objectives.head import Head
 
+COLUMNS = ("chosen", "rejected", "chosen_shared", "rejected_shared")
+"""What is kept of each row; with `reference_` before them, the columns of prepared pairs."""
+
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
@@ -38,7 +41,6 @@ class ReferencePass:
         head: The head of the model (`find_head`), if it could be found.
         precision: The precision that training computes in.
         device: Where the model is.
-        rest_weight: As for `pair_log_probs`; the objective's own.
         progress: Called after each batch.
         is_stopped: Asked before each batch: whether somebody wants to stop.
         micro_batches: Cuts batches where memory runs out.
@@ -47,7 +49,6 @@ class ReferencePass:
     head: Head | None
     precision: Precision
     device: torch.device
-    rest_weight: float = 1.0
     progress: Report = lambda _what, _done, _total: None
     is_stopped: Callable[[], bool] = lambda: False
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
@@ -55,7 +56,7 @@ class ReferencePass:
     def __call__(
         self, model: torch.nn.Module, batches: Iterable[tuple[Sequence[int], Batch]], num_rows: int
     ) -> npt.NDArray[np.float32]:
-        """Return the sums of log p of each row's chosen and rejected answer, (num_rows, 2).
+        """Return the sums of log p of each row's answers, (num_rows, 4), as `COLUMNS` names them.
 
         Each module of the model goes back to the mode (training or not) that it was in.
 
@@ -68,7 +69,7 @@ class ReferencePass:
             StopAskedError: Somebody wants to stop: it would take too long to finish.
             ValueError: As `pair_log_probs`, or the batches lack a row.
         """
-        values_N2 = np.full((num_rows, 2), np.nan, np.float32)
+        values_N4 = np.full((num_rows, 4), np.nan, np.float32)
         modes = [(module, module.training) for module in model.modules()]
         num_done = 0
         model.eval()
@@ -78,7 +79,7 @@ class ReferencePass:
                     if self.is_stopped():
                         raise StopAskedError
                     work = partial(self._log_probs, model, batch)
-                    values_N2[list(numbers)] = self.micro_batches.retry(work, _nothing)
+                    values_N4[list(numbers)] = self.micro_batches.retry(work, _nothing)
                     num_done += len(numbers)
                     self.progress("reference log-probabilities", num_done, num_rows)
         finally:
@@ -86,15 +87,16 @@ class ReferencePass:
                 module.training = training
         if num_done != num_rows:
             raise ValueError(f"the batches hold {num_done} rows of {num_rows}")
-        return values_N2
+        return values_N4
 
     def _log_probs(self, model: torch.nn.Module, batch: Batch) -> npt.NDArray[np.float32]:
         found: list[torch.Tensor] = []
         for part in self.micro_batches.cut([batch]):
             on_device = {name: tensor.to(self.device) for name, tensor in part.items()}
             with self.precision.autocast():
-                of_part = pair_log_probs(self.head, model, on_device, rest_weight=self.rest_weight)
-            found.append(torch.stack([of_part.chosen, of_part.rejected], dim=1).float().cpu())
+                of_part = pair_log_probs(self.head, model, on_device)
+            sums = [getattr(of_part, name) for name in COLUMNS]
+            found.append(torch.stack(sums, dim=1).float().cpu())
         return torch.cat(found).numpy()
 
 

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from luthier.objectives.head import Head
 
 
-def pair_log_probs(
-    head: Head | None, model: torch.nn.Module, batch: Batch, *, rest_weight: float = 1.0
-) -> PairLogProbs:
+def pair_log_probs(head: Head | None, model: torch.nn.Module, batch: Batch) -> PairLogProbs:
     """Run a model on a batch of pairs and sum the log-probabilities of each answer.
 
     Args:
@@ -39,28 +37,35 @@ def pair_log_probs(
         model: A causal language model. For a shared batch `check_shared_prefixes` must find nothing
             against it.
         batch: As `shared_pair_collate` or `separate_pair_collate` made it.
-        rest_weight: What tokens count that stand beyond the length of the pair's shorter answer.
 
     Returns:
-        Sums in float32, with gradient; the counts (int64) are of all labelled tokens.
+        Sums in float32, with gradient, over all labelled tokens and over as many as the pair's
+        shorter answer has; the counts (int64) are of all.
 
     Raises:
         ValueError: The model isn't the one that the head was found in, or the pairs don't lie as
             `shared_prefix_inputs` needs them.
-
-    Source:
-        `rest_weight` is alpha of LD-DPO, arXiv 2409.06411; at 1 the sum is the plain one.
     """
     if "pairs" in batch:
         inputs, tokens = shared_prefix_inputs(batch), _shared_tokens(batch)
+        num_answers = 2 * len(batch["pairs"])
     else:
         inputs, tokens = model_inputs(batch), _separate_tokens(batch)
+        num_answers = len(batch["labels"])
     log_probs_N = _log_probs(head, model, inputs, tokens)
-    counts_A = torch.bincount(tokens.answers, minlength=2 * int(batch["num_rows"]))
-    if rest_weight != 1:
-        log_probs_N = torch.where(_is_rest(tokens, counts_A), rest_weight, 1.0) * log_probs_N
-    sums_A = log_probs_N.new_zeros(len(counts_A)).index_add(0, tokens.answers, log_probs_N)
-    return PairLogProbs(sums_A[0::2], sums_A[1::2], counts_A[0::2], counts_A[1::2])
+    counts_A = torch.bincount(tokens.answers, minlength=num_answers)
+    nothing_A = log_probs_N.new_zeros(num_answers)
+    sums_A = nothing_A.index_add(0, tokens.answers, log_probs_N)
+    of_shared_N = log_probs_N * _is_shared(tokens, counts_A)
+    shared_A = nothing_A.index_add(0, tokens.answers, of_shared_N)
+    return PairLogProbs(
+        chosen=sums_A[0::2],
+        rejected=sums_A[1::2],
+        chosen_tokens=counts_A[0::2],
+        rejected_tokens=counts_A[1::2],
+        chosen_shared=shared_A[0::2],
+        rejected_shared=shared_A[1::2],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +112,10 @@ def _log_probs(
     return -F.cross_entropy(logits_NV, tokens.targets, reduction="none")
 
 
-def _is_rest(tokens: _AnswerTokens, counts_A: torch.Tensor) -> torch.Tensor:
-    """Return whether each token stands beyond the length of the shorter answer of its pair."""
+def _is_shared(tokens: _AnswerTokens, counts_A: torch.Tensor) -> torch.Tensor:
+    """Return whether each token stands within the length of the shorter answer of its pair."""
     starts_A = counts_A.cumsum(0) - counts_A
     places_N = torch.arange(len(tokens.answers), device=counts_A.device)
     ranks_N = places_N - starts_A[tokens.answers]
     shorter_P = counts_A.view(-1, 2).amin(1)
-    return ranks_N >= shorter_P[tokens.answers // 2]
+    return ranks_N < shorter_P[tokens.answers // 2]
