@@ -12,7 +12,13 @@ import transformers as hf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from luthier.models.segments import SEGMENTS, register_segments, segments_attention
+from luthier.models import shared_prefixes
+from luthier.models.segments import (
+    SEGMENTS,
+    packed_inputs,
+    register_segments,
+    segments_attention,
+)
 from luthier.models.shared_prefixes import (
     check_shared_prefixes,
     shared_prefix_inputs,
@@ -230,9 +236,31 @@ def test_the_trial_passes_where_answers_are_exact(kind: str, dtype: torch.dtype)
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_trial_finds_an_attention_that_knows_no_pairs(attention: str) -> None:
+    # transformers takes a position that starts again for a document of its own.
     found = check_shared_prefixes(build("llama", attention))
+    assert found == "an answer does not see the prompt that it shares"
+
+
+def test_the_trial_finds_answers_that_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_one(batch: Any) -> dict[str, Any]:
+        return packed_inputs({**batch, "cu_seqlens": batch["pairs"][:, [0, 3]].unique()})
+
+    monkeypatch.setattr(shared_prefixes, "shared_prefix_inputs", in_one)
+    found = check_shared_prefixes(build("llama", SEGMENTS))
     assert found is not None
-    assert found.startswith("answers that share a prompt are not what they are apart (differ by")
+    assert found.startswith("answers that share a prompt see each other (logits differ by")
+
+
+def test_the_trial_finds_an_answer_that_does_not_see_its_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_prompts(batch: Any) -> dict[str, Any]:
+        ends = [0, *batch["pairs"][:, 2:].flatten().tolist()]
+        return packed_inputs({**batch, "cu_seqlens": torch.tensor(ends)})
+
+    monkeypatch.setattr(shared_prefixes, "shared_prefix_inputs", without_prompts)
+    found = check_shared_prefixes(build("llama", SEGMENTS))
+    assert found == "an answer does not see the prompt that it shares"
 
 
 @pytest.mark.gpu

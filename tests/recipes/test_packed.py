@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from transformers import BloomConfig, BloomForCausalLM
 from luthier.core.errors import ModelError, RunError
 from luthier.recipes import packed
 from luthier.recipes.config_resolve import resolve_file
-from luthier.recipes.packed import batch_inputs, settle_packing
+from luthier.recipes.packed import settle_packing
+from luthier.recipes.stages import ROWS, STAGES
 
 NO_POSITIONS = "the model takes no position ids, so it can't count each document from 0"
 
@@ -105,19 +107,7 @@ def test_a_checkpoint_knows_what_auto_was_and_run_yaml_what_was_asked(small_run:
 def test_a_model_that_mixes_documents_up_is_refused(
     small_run: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(packed, "check_packed", lambda _model: "packed documents see each other")
+    layout = replace(ROWS, check=lambda _model: "packed documents see each other")
+    monkeypatch.setitem(STAGES, "sft", replace(STAGES["sft"], layout=layout))
     with pytest.raises(ModelError, match=r"packed documents see each other(.|\n)*packing: false"):
         packed.refuse_unpackable(torch.nn.Linear(1, 1), small_run.config("--packing", "true"))
-
-
-def test_what_a_model_is_given_of_a_batch():
-    ids = torch.tensor([[1, 2, 3]])
-    padded = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
-    assert batch_inputs(padded).keys() == {"input_ids", "attention_mask"}
-    flat = {
-        "input_ids": ids,
-        "labels": ids,
-        "position_ids": torch.tensor([[0, 0, 1]]),
-        "cu_seqlens": torch.tensor([0, 1, 3], dtype=torch.int32),
-    }
-    assert batch_inputs(flat)["max_length_q"] == 2

@@ -18,7 +18,7 @@ from luthier.recipes.inspection import inspect_run
 from luthier.recipes.packed import settle_packing
 from luthier.recipes.reproduce import check_run, open_run, reproduce, verify
 from luthier.recipes.run_config import RunSettings
-from luthier.recipes.stages import STAGES, stage_of
+from luthier.recipes.stages import STAGES, batch_inputs, stage_of
 
 WORDS = ["the", "dog", "and", "the", "cat", "sat", "on", "a", "mat", "in", "the", "sun"]
 DOCUMENTS = [
@@ -293,3 +293,16 @@ def test_the_settings_file_that_is_shipped():
 def test_an_unknown_stage(pt_run: Any):
     with pytest.raises(SettingsError, match=r"stage is 'ptt', and can be sft or pt"):
         pt_run.config(stage="ptt")
+
+
+def test_what_a_model_is_given_of_a_batch():
+    ids = torch.tensor([[1, 2, 3]])
+    padded = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    assert batch_inputs(padded).keys() == {"input_ids", "attention_mask"}
+    flat = {
+        "input_ids": ids,
+        "labels": ids,
+        "position_ids": torch.tensor([[0, 0, 1]]),
+        "cu_seqlens": torch.tensor([0, 1, 3], dtype=torch.int32),
+    }
+    assert batch_inputs(flat)["max_length_q"] == 2

@@ -164,15 +164,10 @@ class TrainScreen:
     def on_evaluation(self, record: StepRecord) -> None:
         """Print the validation metrics; they stay on the screen."""
         metrics = record.metrics
-        if "eval_bits_per_byte" in metrics:
-            second = f"{metrics['eval_bits_per_byte']:.4f} bits per byte"
-        else:
-            second = f"token accuracy {100 * metrics['eval_token_accuracy']:.1f} %"
         self._console.print(
             f"step {record.step:5}  epoch {record.epoch:5.2f}  "
             f"[green]validation loss {metrics['eval_loss']:.4f}[/]  "
-            f"perplexity {metrics['eval_perplexity']:.2f}  "
-            f"{second}  ({format_seconds(metrics['eval_seconds'])})"
+            f"{_measured(metrics)}  ({format_seconds(metrics['eval_seconds'])})"
         )
 
     def on_checkpoint(self, step: int, path: str) -> None:
@@ -210,8 +205,27 @@ class _Remaining(ProgressColumn):
         return Text(f"{format_seconds(left)} left" if left is not None else "", style="dim")
 
 
+def _measured(metrics: Mapping[str, float]) -> str:
+    """Say what an evaluation measured beside its loss."""
+    parts: list[str] = []
+    if "eval_perplexity" in metrics:
+        parts.append(f"perplexity {metrics['eval_perplexity']:.2f}")
+    if "eval_bits_per_byte" in metrics:
+        parts.append(f"{metrics['eval_bits_per_byte']:.4f} bits per byte")
+    elif "eval_token_accuracy" in metrics:
+        parts.append(f"token accuracy {100 * metrics['eval_token_accuracy']:.1f} %")
+    if "eval_rewards/accuracies" in metrics:
+        parts.append(f"{100 * metrics['eval_rewards/accuracies']:.1f} % of pairs ranked right")
+    if "eval_rewards/chosen" in metrics:
+        chosen, rejected = metrics["eval_rewards/chosen"], metrics["eval_rewards/rejected"]
+        parts.append(f"rewards {chosen:+.3f} and {rejected:+.3f}")
+    return "  ".join(parts)
+
+
 def _short(metrics: Mapping[str, float]) -> str:
     parts = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
+    if "rewards/accuracies" in metrics:
+        parts.append(f"ranked right {100 * metrics['rewards/accuracies']:.0f} %")
     if "tokens_per_second" in metrics:
         parts += [
             f"lr {metrics['learning_rate']:.1e}",
@@ -226,6 +240,8 @@ def _long(metrics: Mapping[str, float]) -> str:
     parts = [f"loss {metrics['loss']:.4f}", f"lr {metrics['learning_rate']:.2e}"]
     if "grad_norm" in metrics:
         parts.append(f"grad norm {metrics['grad_norm']:.3f}")
+    if "rewards/accuracies" in metrics:
+        parts.append(f"ranked right {100 * metrics['rewards/accuracies']:.1f} %")
     if "tokens_per_second" in metrics:
         parts.append(f"{format_count(metrics['tokens_per_second'])} tokens/s")
     parts.append(format_bytes(metrics["memory_bytes"]))

@@ -25,7 +25,8 @@ SPIKE_MIN_STEPS = 20
 """With fewer losses than these, nobody knows yet what is usual."""
 
 SMALLEST_SPREAD = 0.01
-"""Share of the median that the spread is taken for at least: a flat curve has hardly any."""
+"""Share of the median, or of 1 if that is more, that the spread is taken for at least: a flat curve
+has hardly any, and the loss of pairs that are all told apart comes near to 0."""
 
 RISING_EVALUATIONS = 3
 """Evaluations in a row with a higher loss than the one before that are said to be overfitting."""
@@ -159,7 +160,7 @@ class Guards:
             return None
         usual = median(self._losses)
         spread = median(abs(loss - usual) for loss in self._losses)
-        return usual + threshold * max(spread, SMALLEST_SPREAD * abs(usual))
+        return usual + threshold * max(spread, SMALLEST_SPREAD * max(1.0, abs(usual)))
 
     def see_evaluation(self, step: int, loss: float) -> None:
         """Judge a validation loss; one that is no number is worse than any."""

@@ -1,8 +1,8 @@
 """How probable the model was before training finds the answers: computed once, for all rows.
 
-In: a model before its first step, and pairs in batches. Out: four numbers a row. With an adapter,
-the reference is the model under it, whatever the adapter has learned; without one it is the model
-itself. So no second model is held in memory while training runs.
+In: a model before its first step, and pairs in batches. Out: four numbers a row. Under a new
+adapter stands the reference, whatever the adapter has learned; without one, the reference is the
+model itself before training. So no second model is held in memory while training runs.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class ReferencePass:
         head: The head of the model (`find_head`), if it could be found.
         precision: The precision that training computes in.
         device: Where the model is.
+        without_adapter: Whether an adapter of the model is switched off for it.
         progress: Called after each batch.
         is_stopped: Asked before each batch: whether somebody wants to stop.
         micro_batches: Cuts batches where memory runs out.
@@ -49,6 +50,7 @@ class ReferencePass:
     head: Head | None
     precision: Precision
     device: torch.device
+    without_adapter: bool = True
     progress: Report = lambda _what, _done, _total: None
     is_stopped: Callable[[], bool] = lambda: False
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
@@ -74,7 +76,7 @@ class ReferencePass:
         num_done = 0
         model.eval()
         try:
-            with torch.inference_mode(), _without_adapter(model):
+            with torch.inference_mode(), self._base_of(model):
                 for numbers, batch in batches:
                     if self.is_stopped():
                         raise StopAskedError
@@ -89,6 +91,11 @@ class ReferencePass:
             raise ValueError(f"the batches hold {num_done} rows of {num_rows}")
         return values_N4
 
+    def _base_of(self, model: Any) -> AbstractContextManager[Any]:
+        # peft's own switch. transformers' models have `disable_adapters`, which is another one.
+        switch: Any = getattr(model, "disable_adapter", None)
+        return switch() if self.without_adapter and switch is not None else nullcontext()
+
     def _log_probs(self, model: torch.nn.Module, batch: Batch) -> npt.NDArray[np.float32]:
         found: list[torch.Tensor] = []
         for part in self.micro_batches.cut([batch]):
@@ -98,12 +105,6 @@ class ReferencePass:
             sums = [getattr(of_part, name) for name in COLUMNS]
             found.append(torch.stack(sums, dim=1).float().cpu())
         return torch.cat(found).numpy()
-
-
-def _without_adapter(model: Any) -> AbstractContextManager[Any]:
-    # peft's own switch. transformers' models have `disable_adapters`, which is another one.
-    switch: Any = getattr(model, "disable_adapter", None)
-    return nullcontext() if switch is None else switch()
 
 
 def _nothing() -> None:

@@ -11,7 +11,6 @@ Shapes: P pairs, T tokens of the row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,8 @@ _TRIAL_PAIRS = ((7, 5, 9), (1, 6, 2), (4, 1, 1))
 """Tokens of prompt, chosen and rejected answer."""
 
 _TRIAL_TOLERANCE = 0.05
-"""Mean difference of logits over their spread. 16 bits differ by rounding; an answer that sees too
-much or too little, by 0.1 and more."""
+"""Mean difference of logits over their spread. Where an answer sees what it should it is nothing; one
+that sees the other answer differs by 0.1 and more."""
 
 
 def shared_prefix_inputs(batch: Batch) -> dict[str, Any]:
@@ -97,31 +96,50 @@ def shared_prefix_support(config: PretrainedConfig) -> PackingSupport:
 
 @torch.no_grad()
 def check_shared_prefixes(model: torch.nn.Module) -> str | None:
-    """Try pairs with shared prompts on a loaded model: the answers' logits are those of rows apart.
+    """Try pairs with shared prompts on a loaded model: what changes where something is changed.
 
-    The model's mode and the random state stay as they were.
+    With other chosen answers, prompts and rejected answers must give what they gave; with another
+    prompt, rejected answers must not. Held against each other are rows of one shape, not a row of
+    pairs and its answers alone: in 16 bits those differ by rounding, at rare tokens by much. The
+    model's mode and the random state stay as they were.
 
     Args:
         model: A causal language model, with adapters or without.
 
     Returns:
-        None where both gave the same, else why the answers of a pair must be computed apart.
+        None where both held, else why the answers of a pair must be computed apart.
     """
     device = next(model.parameters()).device
     batch = _trial_pairs(device)
+    pairs_P4 = batch["pairs"].long()
+    places_T = torch.arange(batch["input_ids"].shape[1], device=device)
+    _, prompts_T, chosen_T, _ = pairs_P4.repeat_interleave(pairs_P4[:, 3] - pairs_P4[:, 0], dim=0).T
+    is_chosen_T = (places_T >= prompts_T) & (places_T < chosen_T)
     was_training = model.training
     model.eval()
     try:
-        shared = model(**shared_prefix_inputs(batch), use_cache=False).logits[0]
-        apart = torch.cat([_apart(model, batch, pair) for pair in batch["pairs"].tolist()])
+        before, other_chosen, other_prompts = (
+            model(**shared_prefix_inputs(_with_others(batch, where)), use_cache=False).logits[0]
+            for where in (places_T < 0, is_chosen_T, places_T < prompts_T)
+        )
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return f"shared prompts fail in this model: {str(error).strip().splitlines()[0]}"
     finally:
         model.train(was_training)
-    difference = float((shared.float() - apart.float()).abs().mean() / apart.float().std())
-    if difference < _TRIAL_TOLERANCE:
-        return None
-    return f"answers that share a prompt are not what they are apart (differ by {difference:.0%})"
+    spread = before.float().std()
+    difference_T = (before.float() - other_chosen.float()).abs().mean(1) / spread
+    difference = float(difference_T[~is_chosen_T].mean())
+    if difference >= _TRIAL_TOLERANCE:
+        return f"answers that share a prompt see each other (logits differ by {difference:.0%})"
+    if bool((before == other_prompts).all(1)[pairs_P4[:, 2]].any()):
+        return "an answer does not see the prompt that it shares"
+    return None
+
+
+def _with_others(batch: Batch, where_T: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the batch with other tokens in some places."""
+    ids = batch["input_ids"]
+    return {**batch, "input_ids": torch.where(where_T[None], 15 - ids, ids)}
 
 
 def _trial_pairs(device: torch.device) -> dict[str, torch.Tensor]:
@@ -140,15 +158,3 @@ def _trial_pairs(device: torch.device) -> dict[str, torch.Tensor]:
         "pairs": torch.tensor(pairs, dtype=torch.int32),
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
-def _apart(
-    model: torch.nn.Module, batch: Mapping[str, torch.Tensor], pair: list[int]
-) -> torch.Tensor:
-    """Return the logits of one pair, in the order of its tokens, from a pass for each answer."""
-    start, prompt, chosen, end = pair
-    ids = batch["input_ids"]
-    first = model(input_ids=ids[:, start:chosen], use_cache=False).logits[0]
-    both = torch.cat([ids[:, start:prompt], ids[:, chosen:end]], dim=1)
-    second = model(input_ids=both, use_cache=False).logits[0]
-    return torch.cat([first, second[prompt - start :]])

@@ -24,7 +24,7 @@ import torch
 
 from luthier.contracts.preference import AnswerLogProbs
 from luthier.contracts.training import LossSum, MetricSum
-from luthier.objectives.metric_sums import mean_of
+from luthier.objectives.metric_sums import mean_of, weighted_sum
 from luthier.objectives.settings import PreferenceSettings
 
 if TYPE_CHECKING:
@@ -82,23 +82,26 @@ def kto_loss(
     reference: AnswerLogProbs,
     is_desirable_R: torch.Tensor,
     settings: PreferenceSettings,
+    weights_R: torch.Tensor | None = None,
 ) -> LossSum:
-    """Sum `kto_losses` over the rows of one micro-batch; `weight` is their number.
+    """Sum `kto_losses` over the rows of one micro-batch, each times its weight.
 
     Args:
         policy: Of the model that is trained.
         reference: Of the model that it should stay near to.
         is_desirable_R: Booleans; all may be the same.
         settings: `pref_beta` and the two weights.
+        weights_R: (R,), the rows' own; None: 1 each. `weight` is the sum of these.
     """
     kl = kl_estimate(policy, reference)
     log_ratios_R = policy.answer - reference.answer
     losses_R = kto_losses(log_ratios_R, is_desirable_R, kl, settings)
     num_rows = losses_R.new_full((), len(losses_R))
     rewards_R = settings.pref_beta * log_ratios_R
+    total, weight = weighted_sum(losses_R, weights_R)
     return LossSum(
-        total=losses_R.sum(),
-        weight=num_rows,
+        total=total,
+        weight=weight,
         num_tokens=policy.answer_tokens.sum(),
         metrics={
             "rewards/chosen": mean_of(rewards_R, is_desirable_R),
@@ -125,10 +128,11 @@ class KahnemanTverskyOptimization:
     count_answers: Callable[[Batch], torch.Tensor]
 
     def weight(self, batch: Batch) -> torch.Tensor:
-        """Return the number of rows."""
+        """Return the number of rows, or the sum of their weights."""
         return self.count_answers(batch)
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         """Run the model on a batch of answers and sum their losses."""
         policy, reference, is_desirable_R = self.score(model, batch)
-        return kto_loss(policy, reference, is_desirable_R, self.settings)
+        weights_R = batch.get("weight")
+        return kto_loss(policy, reference, is_desirable_R, self.settings, weights_R)

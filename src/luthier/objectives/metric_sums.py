@@ -25,6 +25,20 @@ def mean_of(values_N: torch.Tensor, among_N: torch.Tensor | None = None) -> Metr
     return MetricSum((values_N * among_N).sum(), among_N.to(values_N.dtype).sum())
 
 
+def weighted_sum(
+    losses_N: torch.Tensor, weights_N: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of losses, each times its weight, and the sum of the weights.
+
+    Args:
+        losses_N: With gradient.
+        weights_N: None: 1 each.
+    """
+    if weights_N is None:
+        return losses_N.sum(), losses_N.new_full((), len(losses_N))
+    return (losses_N * weights_N).sum(), weights_N.sum()
+
+
 def pair_metrics(
     chosen_P: torch.Tensor, rejected_P: torch.Tensor, prefix: str = "rewards"
 ) -> dict[str, MetricSum]:

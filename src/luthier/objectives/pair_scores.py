@@ -68,8 +68,8 @@ class AnswerScorer:
 
 
 def count_pairs(batch: Batch) -> torch.Tensor:
-    """Return the pairs, or answers with a verdict, of a batch."""
-    return batch["num_rows"]
+    """Return the pairs, or answers with a verdict, of a batch, or the sum of their weights."""
+    return batch["weight"].sum() if "weight" in batch else batch["num_rows"]
 
 
 def _answers(pairs: PairLogProbs) -> AnswerLogProbs:

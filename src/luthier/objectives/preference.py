@@ -25,7 +25,7 @@ import torch
 
 from luthier.contracts.preference import PairLogProbs
 from luthier.contracts.training import LossSum
-from luthier.objectives.metric_sums import mean_of, pair_metrics
+from luthier.objectives.metric_sums import mean_of, pair_metrics, weighted_sum
 from luthier.objectives.preference_losses import LENGTH_AVERAGED, PAIR_LOSSES, simpo
 from luthier.objectives.settings import PreferenceSettings
 
@@ -92,9 +92,18 @@ def preference_losses(
 
 
 def preference_loss(
-    policy: PairLogProbs, reference: PairLogProbs | None, settings: PreferenceSettings
+    policy: PairLogProbs,
+    reference: PairLogProbs | None,
+    settings: PreferenceSettings,
+    weights_P: torch.Tensor | None = None,
 ) -> LossSum:
-    """Sum `preference_losses` over pairs; `weight` is their number.
+    """Sum `preference_losses` over pairs, each times its weight; `weight` is the sum of these.
+
+    Args:
+        policy: Of the model that is trained.
+        reference: Of the model that it should stay near to.
+        settings: Which loss.
+        weights_P: (P,); None: 1 each. Metrics are of pairs, whatever they weigh.
 
     Raises:
         ValueError: As `preference_losses`.
@@ -107,9 +116,10 @@ def preference_loss(
     }
     if settings.supervised_weight:
         metrics["nll_loss"] = mean_of(pairs.supervised)
+    total, weight = weighted_sum(pairs.losses, weights_P)
     return LossSum(
-        total=pairs.losses.sum(),
-        weight=pairs.losses.new_full((), len(pairs.losses)),
+        total=total,
+        weight=weight,
         num_tokens=(policy.chosen_tokens + policy.rejected_tokens).sum(),
         metrics=metrics,
     )
@@ -122,7 +132,8 @@ class PreferenceOptimization:
     Attributes:
         settings: Which loss.
         score: Computes the log-probabilities of a batch's pairs.
-        count_pairs: Returns the pairs of a batch, as a scalar tensor, without running a model.
+        count_pairs: Returns the pairs of a batch, or the sum of their weights, as a scalar tensor,
+            without running a model.
     """
 
     settings: PreferenceSettings
@@ -130,7 +141,7 @@ class PreferenceOptimization:
     count_pairs: Callable[[Batch], torch.Tensor]
 
     def weight(self, batch: Batch) -> torch.Tensor:
-        """Return the number of pairs."""
+        """Return the number of pairs, or the sum of their weights."""
         return self.count_pairs(batch)
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> LossSum:
@@ -140,7 +151,7 @@ class PreferenceOptimization:
             ValueError: As `preference_losses`.
         """
         policy, reference = self.score(model, batch)
-        return preference_loss(policy, reference, self.settings)
+        return preference_loss(policy, reference, self.settings, batch.get("weight"))
 
 
 def _weighed_sums(pairs: PairLogProbs, ld_alpha: float | None) -> tuple[torch.Tensor, torch.Tensor]:

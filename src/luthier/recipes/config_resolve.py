@@ -7,7 +7,7 @@ line (or flag), the setting, its value and the nearest thing that would have bee
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from luthier.recipes.config_flags import CommandLine
 from luthier.recipes.config_foreign import unknown_name
 from luthier.recipes.config_layout import Leaf, chosen_model, default_choice, leaves, sections
 from luthier.recipes.config_rules import RULES
-from luthier.recipes.run_config import RunConfig
+from luthier.recipes.run_config import STAGE_DEFAULTS, RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,19 @@ def resolve(file_entries: Iterable[Entry], flag_entries: Iterable[Entry]) -> Res
     entries |= {entry.name: entry for entry in flag_entries}
     for entry in entries.values():
         _refuse_secret(entry)
-    parts = {name: _build_section(name, entries) for name in sections()}
+    given = {**_defaults_of_stage(entries), **entries}
+    parts = {name: _build_section(name, given) for name in sections()}
     config = RunConfig(**parts)  # type: ignore[arg-type]
     _check_rules(config, entries)
     return ResolvedConfig(config, {name: entry.where for name, entry in entries.items()})
+
+
+def _defaults_of_stage(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    stage = entries.get("stage")
+    if stage is None:
+        return {}
+    defaults = STAGE_DEFAULTS.get(str(stage.value), {})
+    return {name: replace(stage, name=name, value=value) for name, value in defaults.items()}
 
 
 def _check_name(entry: Entry) -> None:

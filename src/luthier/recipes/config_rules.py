@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from luthier.corpus.sources import has_validation
 from luthier.engine.settings import GuardSettings
 from luthier.models.settings import LoraTuning
-from luthier.recipes.run_config import STEP_SETTINGS, RunConfig
+from luthier.recipes.run_config import NAMED_AFTER_LOSS, STEP_SETTINGS, RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,18 @@ def _by_transformers(config: RunConfig) -> bool:
 
 def _is_pretraining(config: RunConfig) -> bool:
     return config.run.stage == "pt"
+
+
+def _is_judged(config: RunConfig) -> bool:
+    return config.run.stage not in ("sft", "pt")
+
+
+def _ranks(config: RunConfig) -> bool:
+    return _is_judged(config) and config.run.stage != "kto"
+
+
+def _is_not(*stages: str) -> Callable[[RunConfig], bool]:
+    return lambda config: config.run.stage not in stages
 
 
 def _trains_on_an_adapter(config: RunConfig) -> bool:
@@ -97,6 +109,14 @@ _OF_CONVERSATIONS = (
     *("template", "default_system", "train_on_prompt", "mask_history"),
     *("on_long_row", "min_answer_share", "min_answer_chars"),
 )
+
+_OF_PAIRS = (
+    *("pref_ftx", "dpo_label_smoothing", "ld_alpha", "reference_free"),
+    *("simpo_gamma", "cpo_alpha"),
+)
+_JUDGED = "is set, and answers are judged as a whole: the prompt has no part in it"
+_NO_TOKENS = "is set, and it is the loss of tokens that it changes, not of answers"
+_TAKE_OUT = "Take it out."
 
 STEP_RULES: tuple[Rule, ...] = tuple(_step_rules())
 
@@ -244,6 +264,61 @@ RULES: tuple[Rule, ...] = (
             "Take it out, or set stage: sft.",
         )
         for name in _OF_CONVERSATIONS
+    ),
+    Rule(
+        "pref_loss",
+        lambda c: c.run.stage in NAMED_AFTER_LOSS and c.preference.pref_loss != c.run.stage,
+        "is set, and this stage is named after its loss",
+        "Take it out, or set stage: dpo.",
+    ),
+    Rule(
+        "pref_loss",
+        lambda c: c.run.stage == "dpo" and c.preference.pref_loss in NAMED_AFTER_LOSS,
+        "is set, and is a stage of its own here",
+        "Give it as the stage: stage: orpo, simpo or cpo.",
+    ),
+    Rule(
+        "pref_loss",
+        lambda c: not _ranks(c),
+        "is set, and this stage does not rank answers",
+        "Set stage: dpo, or take it out.",
+    ),
+    Rule(
+        "pref_beta",
+        lambda c: not _is_judged(c),
+        "is set, and this stage does not judge answers",
+        "Set stage: dpo or kto, or take it out.",
+    ),
+    *(
+        Rule(
+            name,
+            lambda c: not _ranks(c),
+            "is set, and this stage does not rank answers",
+            "Set stage: dpo, or take it out.",
+        )
+        for name in _OF_PAIRS
+    ),
+    *(
+        Rule(name, _is_not("kto"), "is set, and only stage: kto looks at it", _TAKE_OUT)
+        for name in ("kto_chosen_weight", "kto_rejected_weight")
+    ),
+    *(Rule(name, _is_judged, _JUDGED, _TAKE_OUT) for name in ("train_on_prompt", "mask_history")),
+    *(
+        Rule(name, _is_judged, _NO_TOKENS, _TAKE_OUT)
+        for name in ("label_smoothing_factor", "use_dft_loss")
+    ),
+    Rule(
+        "trainer",
+        lambda c: _is_judged(c) and _by_transformers(c),
+        "is transformers, which has the stages sft and pt here",
+        "Use trainer: luthier.",
+    ),
+    Rule(
+        "per_device_train_batch_size",
+        lambda c: c.run.stage == "kto" and c.batches.per_device_train_batch_size in (1, "auto"),
+        "is set, and kto estimates what it compares with from a whole micro-batch",
+        "Give 2 rows or more; 8 are usual.",
+        even_default=True,
     ),
     Rule(
         "create_new_adapter",

@@ -21,6 +21,7 @@ from luthier.recipes.memory_estimate import (
     worst_rows,
 )
 from luthier.recipes.run_config import RunConfig
+from luthier.recipes.stages import stage_of
 
 EFFICIENCY = {False: 0.55, True: 0.6}
 """Share of the measured matrix rate that training reached with a 135M model on a 2-core CPU, padded
@@ -61,7 +62,8 @@ def estimate_run(
         computing: What it computes with.
     """
     recomputes, notice = choose_recomputation(config, shape, lengths, computing, is_loaded=False)
-    order = build_order(lengths, config.batches, config.run.seed, config.tokens.cutoff_len)
+    capacity = stage_of(config).layout.capacity(config.tokens.cutoff_len)
+    order = build_order(lengths, config.batches, config.run.seed, capacity)
     sizes = [num_positions(config, [lengths[i] for i in rows]) for rows in order.batches(0, 0)]
     computed = sum(sizes)
     per_epoch = -(-len(sizes) // config.batches.gradient_accumulation_steps)

@@ -22,7 +22,7 @@ from luthier.models.cached_decoder import CachedDecoder
 from luthier.models.layer_split import LayerSplit, frozen_depth, split_decoder
 from luthier.models.settings import FreezeTuning
 from luthier.recipes.machine import memory
-from luthier.recipes.packed import batch_inputs
+from luthier.recipes.stages import batch_inputs, stage_of
 
 if TYPE_CHECKING:
     from luthier.batches.stream import BatchStream
@@ -67,6 +67,8 @@ def with_frozen_layers_cached(
         return head, None
     if config.run.trainer != "luthier":
         return head, _runs_all(f"trainer: {config.run.trainer} is the reference")
+    if stage_of(config).rows.is_judged:
+        return head, _runs_all("answers that are compared are not rows of their own")
     if config.objective.neftune_noise_alpha:
         return head, _runs_all("neftune_noise_alpha draws other noise each time")
     if head is None:

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from luthier.batches.cutting import split_batch
-from luthier.batches.flat import build_collator
+from luthier.batches.collate import Collate
 from luthier.batches.stream import evaluation_batches
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import Evaluator, Objective
@@ -34,7 +33,7 @@ from luthier.objectives.head import Head
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.execution import settle_execution
 from luthier.recipes.frozen_layers import with_frozen_layers_cached
-from luthier.recipes.packed import batch_inputs, refuse_unpackable, settle_packing
+from luthier.recipes.packed import refuse_unpackable, settle_packing
 from luthier.recipes.processes import deepspeed_notice
 from luthier.recipes.resume import run_fingerprint, settle_differences
 from luthier.recipes.run_config import RunConfig
@@ -57,15 +56,18 @@ class Job:
     notices: tuple[Notice, ...]
     head: Head | None = None
 
-    def objective(self, label_smoothing: float = 0.0, *, dft: bool = False) -> Objective:
-        """Return the run's objective, which lets only supervised tokens meet the head."""
-        build = stage_of(self.config).objective
-        return build(label_smoothing, self.head, batch_inputs, dft)
+    def objective(self) -> Objective:
+        """Return the run's objective, as a model is measured by it."""
+        return stage_of(self.config).objective(self.config, self.head, False)
 
     def training_objective(self) -> Objective:
         """Return the objective with what the settings add to it in training alone."""
-        asked = self.config.objective
-        return self.objective(asked.label_smoothing_factor, dft=asked.use_dft_loss)
+        return stage_of(self.config).objective(self.config, self.head, True)
+
+    def collate(self) -> Collate:
+        """Return what makes batches of the run's rows."""
+        layout = stage_of(self.config).layout
+        return layout.collator(self.config.batches, self.data.tokenizer.pad_token_id)
 
 
 def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: Screen) -> Job:
@@ -86,6 +88,52 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         changes = settle_differences(checkpoint, fingerprint, config.checkpoints.changes)
     torch.manual_seed(derive_seed(config.run.seed, "weights"))
     screen.say(f"Loading {config.model.model_name_or_path}")
+    loaded = load_tuned(config, checkpoint, device, precision)
+    model, head = loaded.model, loaded.head
+    with precision.autocast():
+        head, cache_notice = with_frozen_layers_cached(
+            head, config, data.prepared, folder, screen.say
+        )
+    notices = (*data.notices, *changes, precision_notice, packing_notice, sharding_notice)
+    notices += (*loaded.notices, cache_notice)
+    lengths = row_lengths(data.prepared.train)
+    notices += settle_execution(config, model, head, lengths, device=device, precision=precision)
+    found = tuple(notice for notice in notices if notice is not None)
+    for notice in found:
+        screen.notice(notice)
+    parameters = count_parameters(model)
+    screen.model(parameters, device, precision)
+    return Job(config, folder, data, model, parameters, device, precision, fingerprint, found, head)
+
+
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """A model with what is trained of it, as it stands before a step.
+
+    Attributes:
+        head: Its head, if it could be found.
+        notices: What was replaced, by something or by nothing.
+    """
+
+    model: Any
+    head: Head | None
+    notices: tuple[Notice | None, ...]
+
+
+def load_tuned(
+    config: RunConfig, checkpoint: Path | None, device: torch.device, precision: Precision
+) -> TunedModel:
+    """Load the model of a run as its settings tune it.
+
+    Args:
+        config: The settings, as `settle_packing` gives them.
+        checkpoint: Where its weights come from; None: as they are before the first step.
+        device: Where it goes.
+        precision: What it computes in.
+
+    Raises:
+        LuthierError: It can't be loaded, or not be tuned or packed in this way.
+    """
     is_lora = config.tuning.finetuning_type == "lora"
     # What is trained is kept in float32; a frozen base may as well be stored as it is computed.
     dtype = precision.dtype if is_lora else torch.float32
@@ -121,20 +169,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     if config.run.trainer == "luthier" or is_plain:
         with precision.autocast():
             head, head_notice = find_head(model)
-    with precision.autocast():
-        head, cache_notice = with_frozen_layers_cached(
-            head, config, data.prepared, folder, screen.say
-        )
-    notices = (*data.notices, *changes, precision_notice, packing_notice, sharding_notice)
-    notices += (*loaded.notices, liger_notice, head_notice, cache_notice)
-    lengths = row_lengths(data.prepared.train)
-    notices += settle_execution(config, model, head, lengths, device=device, precision=precision)
-    found = tuple(notice for notice in notices if notice is not None)
-    for notice in found:
-        screen.notice(notice)
-    parameters = count_parameters(model)
-    screen.model(parameters, device, precision)
-    return Job(config, folder, data, model, parameters, device, precision, fingerprint, found, head)
+    return TunedModel(model, head, (*loaded.notices, liger_notice, head_notice))
 
 
 def _adapters(config: RunConfig) -> tuple[str | None, list[str]]:
@@ -170,7 +205,7 @@ def build_evaluator(
     rows = job.data.prepared.val
     if rows is None:
         return None
-    collate = build_collator(job.config.batches, job.data.tokenizer.pad_token_id)
+    collate, stage = job.collate(), stage_of(job.config)
     lengths = row_lengths(rows)
     loss = ValidationLoss(
         batches=lambda: evaluation_batches(rows, lengths, collate, job.config.batches),
@@ -178,9 +213,9 @@ def build_evaluator(
         precision=job.precision,
         device=job.device,
         is_stopped=is_stopped,
-        micro_batches=MicroBatches(split_batch, None, tell, "per_device_eval_batch_size"),
+        micro_batches=MicroBatches(stage.layout.split, None, tell, "per_device_eval_batch_size"),
     )
-    return stage_of(job.config).evaluator(loss, rows)
+    return stage.evaluator(loss, rows)
 
 
 def model_taker(job: Job) -> Callable[[bool], TakenModel]:

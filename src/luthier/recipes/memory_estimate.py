@@ -21,6 +21,7 @@ from luthier.models.cpu_attention import KEPT_TOKENS, WHOLE_TOKENS
 from luthier.models.layer_split import frozen_depth
 from luthier.objectives.logit_chunks import CHUNK_ELEMENTS, TILE_ELEMENTS
 from luthier.recipes.run_config import RunConfig
+from luthier.recipes.stages import stage_of
 
 PROCESS_BYTES = 440 * 1024**2
 """What a process holds once the libraries are loaded, before any model is."""
@@ -226,14 +227,18 @@ def worst_rows(config: RunConfig, lengths: Sequence[int]) -> list[int]:
     if config.batches.is_auto:
         return longest_first[:1]
     if config.batches.packing is True:
-        room = config.tokens.cutoff_len * config.batches.rows_per_batch
+        room = (
+            stage_of(config).layout.capacity(config.tokens.cutoff_len)
+            * config.batches.rows_per_batch
+        )
         chosen: list[int] = []
         for length in longest_first:
             if length <= room:
                 chosen.append(length)
                 room -= length
         return chosen
-    order = build_order(lengths, config.batches, config.run.seed, config.tokens.cutoff_len)
+    capacity = stage_of(config).layout.capacity(config.tokens.cutoff_len)
+    order = build_order(lengths, config.batches, config.run.seed, capacity)
     batches = ([int(lengths[row]) for row in rows] for rows in order.batches(0, 0))
     return max(batches, key=lambda batch: num_positions(config, batch))
 

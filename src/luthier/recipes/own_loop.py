@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from luthier.batches.flat import build_collator
 from luthier.batches.stream import BatchStream, longest_batch
 from luthier.checkpoints.store import CheckpointStore, RunState
 from luthier.contracts.notice import Notice
@@ -26,6 +25,7 @@ from luthier.engine.update import choose_update
 from luthier.recipes.frozen_layers import frozen_layers_run, memory_to_come, remember_again
 from luthier.recipes.job import Job, build_evaluator, model_taker
 from luthier.recipes.machine import memory
+from luthier.recipes.stages import stage_of
 
 _AS_BEFORE = "the size of the run that is gone on with or repeated"
 
@@ -116,10 +116,10 @@ def _stream(job: Job) -> BatchStream:
     return BatchStream(
         rows,
         row_lengths(rows),
-        build_collator(config.batches, job.data.tokenizer.pad_token_id),
+        job.collate(),
         config.batches,
         config.run.seed,
-        config.tokens.cutoff_len,
+        stage_of(config).layout.capacity(config.tokens.cutoff_len),
         job.fingerprint["data"],
     )
 
@@ -130,9 +130,8 @@ def _settle_micro_batches(job: Job, run: Training, tell: Callable[[Notice], None
     if run.micro_batches.max_positions is not None:
         tell(run.micro_batches.notice(str(asked), _AS_BEFORE))
     elif config.batches.is_auto:
-        collate = build_collator(config.batches, job.data.tokenizer.pad_token_id)
-        capacity = config.tokens.cutoff_len
-        worst = longest_batch(rows, row_lengths(rows), collate, config.batches, capacity)
+        capacity = stage_of(config).layout.capacity(config.tokens.cutoff_len)
+        worst = longest_batch(rows, row_lengths(rows), job.collate(), config.batches, capacity)
         # Remembered activations will take their share later.
         later = memory_to_come(job.head)
         with frozen_layers_run(job.head):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from luthier.contracts.notice import Notice
 from luthier.core.errors import ModelError
 from luthier.models.load import read_config
-from luthier.models.packing_support import check_packed, packing_support
-from luthier.models.segments import packed_inputs
-from luthier.objectives.sft import model_inputs
+from luthier.models.packing_support import PackingSupport
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.stages import stage_of
 
 if TYPE_CHECKING:
-    from luthier.contracts.training import Batch
+    import torch
 
 
 def settle_packing(config: RunConfig) -> tuple[RunConfig, Notice | None]:
@@ -36,7 +32,10 @@ def settle_packing(config: RunConfig) -> tuple[RunConfig, Notice | None]:
         return config, None
     if asked == "auto" and _asks_for_padding(config):
         return _with_packing(config, False), None
-    support = packing_support(read_config(config.model))
+    layout = stage_of(config).layout
+    support = layout.support(read_config(config.model))
+    if config.model.flash_attn == "fa2" and not layout.takes_flash_attention:
+        support = PackingSupport("none", "FlashAttention 2 knows no prompts that answers share")
     if support.kind == "none":
         return _with_packing(config, False), support.notice(str(asked).lower())
     if asked == "auto":
@@ -61,15 +60,10 @@ def refuse_unpackable(model: torch.nn.Module, config: RunConfig) -> None:
     Raises:
         ModelError: It does not.
     """
-    reason = check_packed(model)
+    reason = stage_of(config).layout.check(model)
     if reason is not None:
         raise ModelError(
             reason,
             where=config.model.model_name_or_path,
             mend="Set packing: false: rows are then padded, which every model can.",
         )
-
-
-def batch_inputs(batch: Batch) -> dict[str, Any]:
-    """Return the model's keyword arguments for a batch, packed or padded."""
-    return packed_inputs(batch) if "cu_seqlens" in batch else model_inputs(batch)

@@ -240,7 +240,7 @@ def _inputs(
     config: RunConfig, recorded: Mapping[str, Any]
 ) -> tuple[dict[str, Any], DataError | None]:
     """Return the data's files as they are today, and why a side of them can't be read."""
-    any_kind = bool(config.preparation.steps)
+    any_kind = bool(config.preparation.steps) or stage_of(config).rows.is_judged
     found: dict[str, Any] = {}
     problem: DataError | None = None
     for side, sources in (("train", resolve_train), ("val", resolve_val)):

@@ -12,6 +12,7 @@ from luthier.contracts.notice import Notice
 from luthier.core.errors import RunError, SettingsError, did_you_mean
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning, QuantizationSettings
 from luthier.recipes.run_config import RunConfig
+from luthier.recipes.stages import stage_of
 
 # What may differ between a run and its continuation without changing a single weight.
 _FREE = frozenset(
@@ -49,6 +50,13 @@ def run_fingerprint(config: RunConfig, data_key: str, precision: str) -> dict[st
         for name, value in section.model_dump().items()
         if name not in _FREE
     }
+    sections = stage_of(config).sections
+    if sections:
+        values |= {"stage": config.run.stage}
+    for section in sections:
+        values |= {
+            name: str(value) for name, value in getattr(config, section).model_dump().items()
+        }
     if config.batches.packing is not True:
         del values["packing_window"]
     if not config.batches.is_auto:

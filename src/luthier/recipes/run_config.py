@@ -7,7 +7,7 @@ sectioned file say the same (`config_layout.py`). Importing this module imports 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -42,7 +42,7 @@ from luthier.models.settings import (
     QuantizationSettings,
     TuningSettings,
 )
-from luthier.objectives.settings import ObjectiveSettings
+from luthier.objectives.settings import ObjectiveSettings, PreferenceSettings
 
 STEP_SETTINGS: Mapping[str, type[Settings]] = {
     "repair": RepairSettings,
@@ -59,12 +59,24 @@ STEP_SETTINGS: Mapping[str, type[Settings]] = {
 """The settings of each corpus step, for checks that load no step."""
 
 
+NAMED_AFTER_LOSS = frozenset({"orpo", "simpo", "cpo"})
+"""Stages that compare two answers without a reference; each is `pref_loss` of the same name."""
+
+
+STAGE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    **{stage: {"pref_loss": stage} for stage in NAMED_AFTER_LOSS},
+    # What KTO compares with is estimated from the rows of a micro-batch.
+    "kto": {"per_device_train_batch_size": 8},
+}
+"""Defaults that are others in a stage than elsewhere."""
+
+
 class RunSettings(Settings):
     """The run as a whole."""
 
-    stage: Literal["sft", "pt"] = "sft"
-    """What is trained: sft (supervised fine-tuning on conversations) or pt (pre-training goes on,
-    on documents: plain text)."""
+    stage: Literal["sft", "pt", "dpo", "orpo", "simpo", "cpo", "kto"] = "sft"
+    """What is learned: sft (to answer, from conversations), pt (text, from documents), dpo, orpo,
+    simpo or cpo (which of two answers is better), kto (from answers that are wanted or not)."""
 
     output_dir: str = "output"
     """Folder of the run: settings, metrics, checkpoints, and the model at its top."""
@@ -105,6 +117,7 @@ class RunConfig(Settings):
     tokens: DatasetSettings = DatasetSettings()
     batches: BatchSettings = BatchSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
+    preference: PreferenceSettings = PreferenceSettings()
     optimizer: OptimizerSettings = AdamWOptimizer()
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()

@@ -1,9 +1,9 @@
 """What the stage of a run decides: the one table that a new stage joins.
 
-A stage says how rows are made, what is learned from them, and what is measured. All else (loop,
-checkpoints, batches, tuning) is the same for every stage, and never asks which one it is. A stage
-that needs another part replaced, such as how the model is loaded and saved, gives `Stage` a field
-for it.
+A stage says how rows are made and laid out, what is learned from them, and what is measured. All
+else (loop, checkpoints, tuning) is the same for every stage, and never asks which one it is. A
+stage that needs another part replaced, such as how the model is loaded and saved, gives `Stage` a
+field for it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,75 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from luthier.batches.collate import Collate
+from luthier.batches.cutting import split_batch
+from luthier.batches.flat import build_collator
+from luthier.batches.pairs import build_pair_collator, pair_capacity
+from luthier.batches.settings import BatchSettings
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import Evaluator, Objective
 from luthier.dataset.documents import DOCUMENTS
+from luthier.dataset.judged import PAIRS, VERDICTS
 from luthier.dataset.side import CONVERSATIONS, RowKind
 from luthier.dataset.templates import resolve_template
+from luthier.engine.memory import Split, undivided
 from luthier.evaluation.bits_per_byte import BitsPerByte
+from luthier.models.packing_support import PackingSupport, check_packed, packing_support
+from luthier.models.segments import packed_inputs
+from luthier.models.shared_prefixes import check_shared_prefixes, shared_prefix_support
 from luthier.objectives.head import Head
-from luthier.objectives.sft import SupervisedFineTuning
+from luthier.objectives.kto import KahnemanTverskyOptimization
+from luthier.objectives.pair_scores import AnswerScorer, PairScorer, count_pairs
+from luthier.objectives.preference import PreferenceOptimization
+from luthier.objectives.sft import SupervisedFineTuning, model_inputs
 from luthier.recipes.run_config import RunConfig
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
 
-Inputs = Callable[["Batch"], dict[str, Any]]
-"""Makes a model's keyword arguments of a batch."""
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How rows lie in batches.
+
+    Attributes:
+        collator: Builds what makes batches of rows (settings, pad id).
+        capacity: Tokens that a packed row may hold, of `cutoff_len`.
+        support: Says from a model's config whether its rows can be packed.
+        check: Tries it on a loaded model; returns why they can't.
+        takes_flash_attention: Whether packed rows may be computed by FlashAttention 2.
+        split: Cuts a batch where memory is short.
+    """
+
+    collator: Callable[[BatchSettings, int], Collate]
+    capacity: Callable[[int], int]
+    support: Callable[[Any], PackingSupport]
+    check: Callable[[Any], str | None]
+    takes_flash_attention: bool = True
+    split: Split = split_batch
+
+
+ROWS = Layout(build_collator, lambda cutoff_len: cutoff_len, packing_support, check_packed)
+"""Each row by itself."""
+
+SHARED_PROMPTS = Layout(
+    build_pair_collator,
+    pair_capacity,
+    shared_prefix_support,
+    check_shared_prefixes,
+    takes_flash_attention=False,
+)
+"""Two answers a row, which share their prompt where the model allows it."""
+
+UNCUT_ANSWERS = Layout(
+    build_pair_collator,
+    pair_capacity,
+    shared_prefix_support,
+    check_shared_prefixes,
+    takes_flash_attention=False,
+    split=undivided,
+)
+"""The same; but what a batch is compared with is estimated from all of it, so it is never cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +91,22 @@ class Stage:
         settle_tokenizer: Sets the tokenizer up (tokenizer, the setting `template`) as rows of this
             stage are to be tokenised, and as it is saved; with notices of what was replaced.
         rows: How rows come about.
-        objective: Builds the loss (label smoothing, the model's head or None, its inputs, whether
-            each token's loss is multiplied by its probability).
+        objective: Builds the loss (settings, the model's head or None, whether for training).
+        layout: How rows lie in batches.
         evaluator: Adds to what is measured on the validation rows (evaluator, rows).
         auto_packing: What `packing: auto` is with a model whose rows can be packed.
+        needs_reference: Whether the model before training is what the trained one is compared with.
+        sections: Names of the sections of settings that this stage reads beside the common ones.
     """
 
     settle_tokenizer: Callable[[Any, str], tuple[Any, Sequence[Notice]]]
     rows: RowKind
-    objective: Callable[[float, Head | None, Inputs, bool], Objective]
-    evaluator: Callable[[Evaluator, Any], Evaluator]
-    auto_packing: Literal["padding_free", True]
+    objective: Callable[[RunConfig, Head | None, bool], Objective]
+    layout: Layout = ROWS
+    evaluator: Callable[[Evaluator, Any], Evaluator] = lambda evaluator, _rows: evaluator
+    auto_packing: Literal["padding_free", True] = "padding_free"
+    needs_reference: Callable[[RunConfig], bool] = lambda _config: False
+    sections: tuple[str, ...] = ()
 
 
 def stage_of(config: RunConfig) -> Stage:
@@ -55,21 +114,61 @@ def stage_of(config: RunConfig) -> Stage:
     return STAGES[config.run.stage]
 
 
+def batch_inputs(batch: Batch) -> dict[str, Any]:
+    """Return the model's keyword arguments for a batch of rows, packed or padded."""
+    return packed_inputs(batch) if "cu_seqlens" in batch else model_inputs(batch)
+
+
+def _supervised(config: RunConfig, head: Head | None, in_training: bool) -> Objective:
+    asked = config.objective
+    if not in_training:
+        # A perplexity is of the answers as they stand.
+        return SupervisedFineTuning(head=head, inputs=batch_inputs)
+    return SupervisedFineTuning(
+        asked.label_smoothing_factor, head, batch_inputs, dft=asked.use_dft_loss
+    )
+
+
+def _preference(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
+    settings = config.preference
+    return PreferenceOptimization(settings, PairScorer(head, settings.needs_reference), count_pairs)
+
+
+def _kto(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
+    return KahnemanTverskyOptimization(config.preference, AnswerScorer(head), count_pairs)
+
+
+_PREFERENCE = Stage(
+    settle_tokenizer=resolve_template,
+    rows=PAIRS,
+    objective=_preference,
+    layout=SHARED_PROMPTS,
+    needs_reference=lambda config: config.preference.needs_reference,
+    sections=("preference",),
+)
+
 STAGES: Mapping[str, Stage] = {
-    "sft": Stage(
-        settle_tokenizer=resolve_template,
-        rows=CONVERSATIONS,
-        objective=SupervisedFineTuning,
-        evaluator=lambda evaluator, _rows: evaluator,
-        auto_packing="padding_free",
-    ),
+    "sft": Stage(settle_tokenizer=resolve_template, rows=CONVERSATIONS, objective=_supervised),
     "pt": Stage(
         # A base model has no chat template, and needs none.
         settle_tokenizer=lambda tokenizer, _template: (tokenizer, ()),
         rows=DOCUMENTS,
-        objective=SupervisedFineTuning,
+        objective=_supervised,
         evaluator=BitsPerByte.of,
         auto_packing=True,
     ),
+    "dpo": _PREFERENCE,
+    "orpo": _PREFERENCE,
+    "simpo": _PREFERENCE,
+    "cpo": _PREFERENCE,
+    "kto": Stage(
+        settle_tokenizer=resolve_template,
+        rows=VERDICTS,
+        objective=_kto,
+        layout=UNCUT_ANSWERS,
+        needs_reference=lambda _config: True,
+        sections=("preference",),
+    ),
 }
-"""Each stage by the name that the setting `stage` has for it."""
+"""Each stage by the name that the setting `stage` has for it. Those that compare two answers differ
+in `pref_loss` alone, which the stage sets (`RunConfig`)."""

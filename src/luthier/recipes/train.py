@@ -13,11 +13,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from luthier.batches.cutting import split_batch
 from luthier.batches.loading import worker_errors
 from luthier.checkpoints.listing import list_checkpoints
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Observer, Progress, StopRequest
+from luthier.contracts.training import Observer, Progress, StopAskedError, StopRequest
 from luthier.core.clock import now
 from luthier.core.errors import RunError
 from luthier.core.files import staged_files
@@ -37,6 +36,7 @@ from luthier.recipes.manifest import (
 )
 from luthier.recipes.outcome import describe_outcome
 from luthier.recipes.own_loop import build_loop_run
+from luthier.recipes.pair_reference import with_reference
 from luthier.recipes.processes import refuse_many_processes
 from luthier.recipes.reference import train_by_reference
 from luthier.recipes.resume import find_checkpoint
@@ -51,6 +51,7 @@ from luthier.recipes.run_folder import (
     write_run_yaml,
 )
 from luthier.recipes.screen import Screen
+from luthier.recipes.stages import stage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ def run_training(
             facts["notices"].append(notice.as_json())
             write_manifest(folder, facts)
 
-        micro_batches = MicroBatches(split_batch, max_positions, tell)
+        split = stage_of(job.config).layout.split
+        micro_batches = MicroBatches(split, max_positions, tell)
         observers = (screen, MetricsFile(folder / METRICS))
         if config.run.trainer == "transformers":
             progress = train_by_reference(job, observers)
@@ -185,6 +187,10 @@ def train_with_rollbacks(
     pass_over: frozenset[int] = frozenset()
     num_rollbacks = 0
     while True:
+        try:
+            job = with_reference(job, checkpoint, screen.working, lambda: stop.requested)
+        except StopAskedError:
+            return job, Progress(num_steps=1)
         run = build_loop_run(
             job, checkpoint, observers, stop, tell, events, micro_batches, pass_over
         )
