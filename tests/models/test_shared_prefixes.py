@@ -243,7 +243,9 @@ def test_the_trial_finds_an_attention_that_knows_no_pairs(attention: str) -> Non
 
 def test_the_trial_finds_answers_that_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def in_one(batch: Any) -> dict[str, Any]:
-        return packed_inputs({**batch, "cu_seqlens": batch["pairs"][:, [0, 3]].unique()})
+        ends = batch["pairs"][:, [0, 3]].unique()
+        positions = torch.cat([torch.arange(int(length)) for length in ends.diff()])
+        return packed_inputs({**batch, "cu_seqlens": ends, "position_ids": positions[None]})
 
     monkeypatch.setattr(shared_prefixes, "shared_prefix_inputs", in_one)
     found = check_shared_prefixes(build("llama", SEGMENTS))

@@ -28,8 +28,8 @@ _TRIAL_PAIRS = ((7, 5, 9), (1, 6, 2), (4, 1, 1))
 """Tokens of prompt, chosen and rejected answer."""
 
 _TRIAL_TOLERANCE = 0.05
-"""Mean difference of logits over their spread. Where an answer sees what it should it is nothing; one
-that sees the other answer differs by 0.1 and more."""
+"""Mean difference of logits over their spread. An answer that sees the other one differs by 0.1 and
+more, one that does not by nothing."""
 
 
 def shared_prefix_inputs(batch: Batch) -> dict[str, Any]:
