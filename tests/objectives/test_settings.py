@@ -88,7 +88,7 @@ def test_whether_a_reference_is_needed(values: dict[str, object], needed: bool) 
         ),
         ({"simpo_gamma": 1.0}, "simpo_gamma is not used by pref_loss: sigmoid"),
         (
-            {"pref_loss": "orpo", "cpo_alpha": 1.0},
+            {"pref_loss": "orpo", "cpo_alpha": 0.5},
             "cpo_alpha is not used by pref_loss: orpo",
         ),
         ({"kto_chosen_weight": 0.0, "kto_rejected_weight": 0.0}, "can't both be 0"),

@@ -202,7 +202,10 @@ REFUSED = {
     "number in a list": ("train_file: [a, 1]\n", r":2: train_file is \['a', 1\]: .*valid string"),
     "word in a mapping": (
         "task_weights: {a: x}\ntask_column: t\n", r":2: task_weights is \{'a': 'x'\}: .*number"),
-    "option": ("stage: dpo\n", r":2: stage is 'dpo', and can be sft or pt\n  stage: What is"),
+    "option": (
+        "stage: sort\n",
+        r":2: stage is 'sort', and can be sft or pt or dpo.* or kto\n  stage: What is",
+    ),
     "near an option": (
         "lr_scheduler_type: cosin\n",
         r":2: lr_scheduler_type is 'cosin', and can be linear or .* or warmup_stable_decay\n"
@@ -267,7 +270,7 @@ def test_what_settings_can_not_be(text: str, message: str, resolve_text: Resolve
         (["--seed", "x"], r"^--seed: seed is 'x': .*valid integer"),
         (["--seed", "true"], r"^--seed: seed is 'true': .*valid integer"),
         (["--quantization_bit", "5"], r"^--quantization_bit: .* is '5', and can be 4 or 8"),
-        (["--stage", "dpo"], r"^--stage: stage is 'dpo', and can be sft or pt"),
+        (["--stage", "sort"], r"^--stage: stage is 'sort', and can be sft or pt"),
         (["--packing", "full"], r"^--packing: packing is 'full', and can be auto or false or true"),
         (["--bf16", "--fp16"], r"^--bf16: bf16 and fp16 are both set"),
         (["--finetuning_type", "full"], r"run.yaml:2: lora_rank is not used with .*: full"),

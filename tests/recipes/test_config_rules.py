@@ -27,7 +27,8 @@ NO_ROWS = "is set, and there are no validation rows"
 QUANTISED = "is for LoRA on a frozen base"
 NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
 OWN_LOOP = "is set, and only luthier's own loop looks"
-PT = "stage: pt"
+PT, DPO = "stage: pt", "stage: dpo"
+DOES_NOT_RANK = "is set, and this stage does not rank answers"
 OF_DOCUMENTS = "and stage: pt learns from documents"
 ONE_RATE = "is set, and trainer: transformers has one learning rate"
 HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
@@ -111,6 +112,24 @@ CASES = [
     ("on_long_row", "on_long_row: drop", PT, OF_DOCUMENTS, ""),
     ("min_answer_share", "min_answer_share: 0.2", PT, OF_DOCUMENTS, ""),
     ("min_answer_chars", "min_answer_chars: 6", PT, OF_DOCUMENTS, ""),
+    ("pref_loss", "pref_loss: hinge", "stage: orpo", "is set, and this stage is named after its l",
+     "stage: dpo"),
+    ("pref_loss", "pref_loss: orpo", DPO, "is set, and is a stage of its own", "stage: orpo"),
+    ("pref_loss", "pref_loss: ipo", "stage: kto", DOES_NOT_RANK, DPO),
+    ("pref_beta", "pref_beta: 0.2", "", "is set, and this stage does not judge", "stage: kto"),
+    ("pref_ftx", "pref_ftx: 0.2", "", DOES_NOT_RANK, DPO),
+    ("dpo_label_smoothing", "dpo_label_smoothing: 0.1", "stage: kto", DOES_NOT_RANK, DPO),
+    ("ld_alpha", "ld_alpha: 0.5", "", DOES_NOT_RANK, DPO),
+    ("reference_free", "reference_free: true", "", DOES_NOT_RANK, DPO),
+    ("kto_chosen_weight", "kto_chosen_weight: 2", DPO, "only stage: kto looks", "stage: kto"),
+    ("kto_rejected_weight", "kto_rejected_weight: 2", "", "only stage: kto looks", "stage: kto"),
+    ("train_on_prompt", "train_on_prompt: true", DPO, "the prompt has no part", "stage: sft"),
+    ("mask_history", "mask_history: true", DPO, "the prompt has no part", "stage: sft"),
+    ("label_smoothing_factor", "label_smoothing_factor: 0.1", DPO, "it is the loss of tokens", ""),
+    ("use_dft_loss", "use_dft_loss: true", "stage: cpo", "it is the loss of tokens", ""),
+    ("trainer", BY_TRANSFORMERS, DPO, "is transformers, which has the stages", "stage: pt"),
+    ("per_device_train_batch_size", "per_device_train_batch_size: 1", "stage: kto",
+     "and kto estimates what it compares with", DPO),
     ("train_batch_size", "train_batch_size: 32", "", "and only per_device_train_batch_size: auto",
      AUTO),
 ]  # fmt: skip

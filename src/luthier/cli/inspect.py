@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from luthier.recipes.inspection import Inspection
     from luthier.recipes.shown_rows import Piece, ShownRow
 
-TAUGHT, SEEN = "bold green", "dim"
+TAUGHT, AVOIDED, SEEN = "bold green", "bold red", "dim"
 
 LOSSES = (
     (0.5, "below 0.5, known", "green"),
@@ -59,7 +59,8 @@ def run(args: Sequence[str]) -> None:
         found = inspect_run(resolved.config, screen, num_rows, with_losses=with_losses)
     for row in found.rows:
         console.print(_row(row))
-    console.print(_loss_legend() if with_losses else _legend())
+    is_judged = any(row.judgement is not None for row in found.rows)
+    console.print(_loss_legend() if with_losses else _legend(is_judged=is_judged))
     console.print(_counts(found))
     console.print(_histogram(found))
     console.print(_estimate(found, is_auto=resolved.config.batches.is_auto))
@@ -80,22 +81,25 @@ def _number(value: str | bool) -> int:
 def _row(row: ShownRow) -> Panel:
     text = Text()
     for piece in row.pieces:
-        style = _style(piece)
+        style = _style(piece, row.judgement)
         shown = piece.text.translate(_VISIBLE)
         if piece.taught and not _has_colour():
             shown = f"⟦{shown}⟧" if piece.loss is None else f"⟦{shown} {piece.loss:.1f}⟧"
-        text.append(shown, style=f"{style} reverse" if piece.special else style)
+        style = f"{style} reverse" if piece.special else style
+        text.append(shown, style=style)
     # A title is cut to the terminal: a path with its folders would push the counts out.
     origin = Path(row.origin).name
     title = f"{origin}: {row.num_tokens} tokens, {row.num_taught} taught"
+    if row.judgement is not None:
+        title = f"{origin}, {row.judgement}: {row.num_tokens} tokens, {row.num_taught} judged"
     return Panel(text, title=escape(title), title_align="left", border_style="dim")
 
 
-def _style(piece: Piece) -> str:
+def _style(piece: Piece, judgement: str | None) -> str:
     if not piece.taught:
         return SEEN
     if piece.loss is None:
-        return TAUGHT
+        return AVOIDED if judgement in ("worse", "unwanted") else TAUGHT
     return next(style for limit, _, style in LOSSES if piece.loss < limit)
 
 
@@ -108,10 +112,13 @@ def _loss_legend() -> Text:
     return legend.append("seen, not taught", style=SEEN)
 
 
-def _legend() -> Text:
+def _legend(*, is_judged: bool) -> Text:
     if not _has_colour():
-        return Text("⟦taught⟧  seen, not taught")
+        return Text("⟦judged⟧  seen" if is_judged else "⟦taught⟧  seen, not taught")
     legend = Text.assemble(("taught", TAUGHT), "   ", ("seen, not taught", SEEN), "   ")
+    if is_judged:
+        legend = Text.assemble(("to prefer", TAUGHT), "   ", ("to avoid", AVOIDED), "   ")
+        legend.append("seen, not judged", style=SEEN).append("   ")
     return legend.append("control token", style="reverse")
 
 
@@ -134,6 +141,8 @@ def _counts(found: Inspection) -> Table:
     for name, split in manifest["splits"].items():
         taught = format_share(split["supervised_tokens"], split["tokens"])
         table.add_row(f"{name} rows", f"{split['rows']:,}")
+        if "desirable" in split:
+            table.add_row(f"{name} rows, wanted", f"{split['desirable']:,}")
         table.add_row(f"{name} tokens", f"{format_count(split['tokens'])} ({taught} taught)")
     return table
 

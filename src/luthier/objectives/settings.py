@@ -111,7 +111,8 @@ class PreferenceSettings(Settings):
             name = "reference_free" if self.reference_free else "ld_alpha"
             raise ValueError(f"{name} is not used by pref_loss: {loss}")
         for name, owner in (("simpo_gamma", "simpo"), ("cpo_alpha", "cpo")):
-            if name in self.model_fields_set and loss != owner:
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default and loss != owner:
                 raise ValueError(f"{name} is not used by pref_loss: {loss}")
         return self
 

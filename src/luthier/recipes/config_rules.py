@@ -110,10 +110,7 @@ _OF_CONVERSATIONS = (
     *("on_long_row", "min_answer_share", "min_answer_chars"),
 )
 
-_OF_PAIRS = (
-    *("pref_ftx", "dpo_label_smoothing", "ld_alpha", "reference_free"),
-    *("simpo_gamma", "cpo_alpha"),
-)
+_OF_PAIRS = ("pref_ftx", "dpo_label_smoothing", "ld_alpha", "reference_free")
 _JUDGED = "is set, and answers are judged as a whole: the prompt has no part in it"
 _NO_TOKENS = "is set, and it is the loss of tokens that it changes, not of answers"
 _TAKE_OUT = "Take it out."

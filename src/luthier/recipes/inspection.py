@@ -24,7 +24,7 @@ from luthier.recipes.memory_estimate import Computing, ModelShape, model_shape
 from luthier.recipes.packed import settle_packing
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
-from luthier.recipes.shown_rows import ShownRow, show_row
+from luthier.recipes.shown_rows import ShownRow, answers_of, show_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,17 @@ def inspect_run(
     train = data.prepared.train
     random = np.random.default_rng(derive_seed(config.run.seed, "inspect"))
     chosen = random.permutation(len(train))[:num_rows].tolist()
-    drawn = [train[index] for index in sorted(chosen)]
+    drawn = [answer for index in sorted(chosen) for answer in answers_of(train[index])]
     shape, device = shape_of(config), choose_device()
     precision, precision_notice = choose_precision(config.training, device)
     losses: Sequence[list[float | None] | None] = [None] * len(drawn)
     if with_losses:
         screen.say(f"Loading {config.model.model_name_or_path}")
-        losses = _losses(config, drawn, precision, device)
+        losses = _losses(config, [row for _, row in drawn], precision, device)
     shown = zip(drawn, losses, strict=True)
-    rows = tuple(show_row(row, data.tokenizer, values) for row, values in shown)
+    rows = tuple(
+        show_row(row, data.tokenizer, values, judgement) for (judgement, row), values in shown
+    )
     rates = measure_matrix_rates()
     rate = rates.get(precision.name, rates["fp32"]) * 1e9
     computing = Computing(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """One training row, in pieces."""
+    """One training row, or one answer of a row that judges, in pieces.
+
+    Attributes:
+        judgement: `better`, `worse`, `wanted` or `unwanted`; None where nothing is judged.
+    """
 
     origin: str
     pieces: tuple[Piece, ...]
+    judgement: str | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -49,8 +54,31 @@ class ShownRow:
         return sum(piece.num_tokens for piece in self.pieces if piece.taught)
 
 
+def answers_of(row: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
+    """Return a prepared row's answers with the judgement on each, as rows with a prompt and one.
+
+    Args:
+        row: A prepared row; one that judges nothing is returned as it is.
+    """
+    if "chosen_length" not in row:
+        return [(None, dict(row))]
+    prompt = int(row["prompt_length"])
+    end = prompt + int(row["chosen_length"])
+    chosen, rejected = ({"origin": row["origin"]} for _ in range(2))
+    for name in ("input_ids", "labels"):
+        chosen[name] = row[name][:end]
+        rejected[name] = row[name][:prompt] + row[name][end:]
+    if row.get("desirable") is None:
+        return [("better", chosen), ("worse", rejected)]
+    # Behind it stands the answer to another prompt, on which there is no verdict.
+    return [("wanted" if row["desirable"] else "unwanted", chosen)]
+
+
 def show_row(
-    row: dict[str, Any], tokenizer: Any, losses: Sequence[float | None] | None = None
+    row: dict[str, Any],
+    tokenizer: Any,
+    losses: Sequence[float | None] | None = None,
+    judgement: str | None = None,
 ) -> ShownRow:
     """Cut a prepared row into pieces of one kind; with losses, taught text into its tokens.
 
@@ -58,6 +86,7 @@ def show_row(
         row: A prepared row.
         tokenizer: That made it.
         losses: The loss of each token, None where it is not taught.
+        judgement: On its answer.
     """
     # The named ones alone would leave out Llama 3's <|start_header_id|> and its like.
     control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -79,4 +108,4 @@ def show_row(
             mean = sum(known) / len(known) if known else None
             pieces.append(Piece(text, *kinds[start], end - start, mean))
             start = end
-    return ShownRow(str(row["origin"]), tuple(pieces))
+    return ShownRow(str(row["origin"]), tuple(pieces), judgement)
