@@ -48,9 +48,13 @@ CONTESTANTS = (
     Contestant("trl-precomputed", "TRL, reference precomputed", "trl", PRECOMPUTED),
     Contestant(
         "trl-tuned",
-        "TRL, reference precomputed, no checkpointing",
+        "TRL tuned (precomputed, no checkpointing, frozen weights in bf16)",
         "trl",
-        {**PRECOMPUTED, "gradient_checkpointing": False},
+        {
+            **PRECOMPUTED,
+            "gradient_checkpointing": False,
+            "model_init_kwargs": {"dtype": "bfloat16"},
+        },
     ),
     Contestant("luthier", "luthier", "luthier", LUTHIER),
 )
