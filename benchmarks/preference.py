@@ -8,7 +8,8 @@
 
 Contestants: TRL's DPOTrainer at its defaults (gradient checkpointing, the reference run in every
 step); with `precompute_ref_log_probs`; tuned: with that, without checkpointing, and with the frozen
-weights in bf16, as luthier keeps them; and `luthier train` with `stage: dpo`. All train LoRA (rank 16 on all linear layers) in bf16, beta 0.1, one epoch.
+weights in bf16, as luthier keeps them; and `luthier train` with `stage: dpo`. All train LoRA (rank
+16 on all linear layers) in bf16, beta 0.1, one epoch.
 
 Each training is a process of its own, and they take turns: all in round 1, all backwards in round
 2, which has another seed. The same pairs stand in the same steps of all: the rows are given to TRL
