@@ -80,7 +80,7 @@ def test_pair_that_loses_loss_amid_an_answer_is_not_used(case: dict[str, Any]) -
     tokenizer = load_tokenizer(case["model"])
     ids = tokenizer("Name 3 colours.<|im_end|>")["input_ids"]
     prompt, answer = ids[:2], ids[2:]
-    whole = {
+    whole: dict[str, Any] = {
         "input_ids": prompt + answer + answer,
         "labels": [-100] * 2 + answer + answer,
         "prompt_length": 2,
