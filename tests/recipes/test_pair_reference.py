@@ -151,7 +151,7 @@ def test_the_reference_is_the_model_before_its_first_step(
         **preference_run.of("dpo"), finetuning_type=finetuning_type, **more
     )
     job = build_job(config, preference_run.folder / "out", None, recorder)
-    found = with_reference(job, None, recorder.working, lambda: False).data.prepared.train
+    found: Any = with_reference(job, None, recorder.working, lambda: False).data.prepared.train
     base = load_model(
         config.model,
         QuantizationSettings(),
