@@ -38,6 +38,15 @@ Arguments: [CONFIG | FILES...] [--SETTING VALUE]... and these:
 Settings worth knowing: steps, val_size, val_file, languages, pii_action, decontaminate_files, \
 preprocessing_num_workers, on_bad_row. `luthier config` lists all; docs/corpus.md tells of them.
 """
+_LR_FIND_ARGUMENTS = """\
+Arguments: [CONFIG] [--SETTING VALUE]... and these:
+
+--min_lr RATE, --max_lr RATE: the range (1e-7 to 1); it ends early where the loss diverges.
+
+--num_steps N: how many rates are tried in it (100, or one pass over fewer rows).
+
+The curve goes to output_dir/lr-find; a run that is there is left as it is.
+"""
 
 # Settings are spelled with underscores everywhere; typer alone would take dashes only.
 _MaxNewTokens = Annotated[
@@ -81,6 +90,14 @@ def prepare(ctx: typer.Context) -> None:
 def inspect(ctx: typer.Context) -> None:
     """Show what the model will be taught, before a second of training."""
     from luthier.cli.inspect import run
+
+    run(ctx.args)
+
+
+@app.command("lr-find", context_settings=_SETTINGS_AS_FLAGS, epilog=_LR_FIND_ARGUMENTS)
+def lr_find(ctx: typer.Context) -> None:
+    """Try learning rates on a run's own rows and suggest one, in about a hundred steps."""
+    from luthier.cli.lr_find import run
 
     run(ctx.args)
 

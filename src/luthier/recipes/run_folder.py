@@ -26,6 +26,8 @@ RUN_YAML = "run.yaml"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 REJECTED = "rejected.jsonl"
+LR_FIND = "lr-find"
+"""Folder of a learning-rate range test: no part of a run, and left alone by one."""
 
 _RARE_BREAKS = "\r\x85\u2028\u2029\ufeff"
 _ACTIONS = ("resume_from_checkpoint", "allow_change", "overwrite_output_dir")
@@ -87,7 +89,7 @@ def clear_earlier_run(folder: Path) -> None:
     """
     # What marks the folder as a run's goes last: a kill in between leaves it removable.
     for item in sorted(folder.iterdir(), key=lambda item: item.name == RUN_YAML):
-        if item.name == LOCK:
+        if item.name in (LOCK, LR_FIND):
             continue
         try:
             if item.is_dir() and not item.is_symlink():
@@ -133,7 +135,7 @@ def _refuse_used(folder: Path) -> None:
             mend="Go on with it by --resume_from_checkpoint, remove it by --overwrite_output_dir, "
             "or choose another --output_dir.",
         )
-    if folder.is_dir() and not all(_is_left_behind(item.name) for item in folder.iterdir()):
+    if folder.is_dir() and not all(_is_no_trouble(item.name) for item in folder.iterdir()):
         raise RunError(
             "output_dir is not empty, and what is in it is no run of luthier's",
             where=str(folder),
@@ -141,9 +143,9 @@ def _refuse_used(folder: Path) -> None:
         )
 
 
-def _is_left_behind(name: str) -> bool:
-    # By a process that was killed before it had begun a run.
-    return name == LOCK or name.startswith(STAGING_PREFIX)
+def _is_no_trouble(name: str) -> bool:
+    # Left behind by a range test, or by a process that was killed before it had begun a run.
+    return name in (LOCK, LR_FIND) or name.startswith(STAGING_PREFIX)
 
 
 def write_run_yaml(folder: Path, config: RunConfig) -> None:
