@@ -17,7 +17,7 @@ from typing import Literal
 SMOOTHED_SHARE = 0.1
 """Share of the whole test that a smoothed loss looks back over."""
 
-MIN_SIGNAL = 4.0
+MIN_SIGNAL = 6.0
 """Standard deviations of a smoothed loss that a fall or rise must have to be one."""
 
 MIN_FALL = 0.005
@@ -141,9 +141,11 @@ def suggest(curve: RangeCurve, smoothed: Smoothed, beta: float) -> Suggestion:
         return Suggestion("no_start")
     if len(curve.losses) < FEWEST_POINTS:
         return Suggestion("too_few")
-    lowest = _argmin(smoothed.losses)
+    # The first averages are of few losses: any of them may be low by chance.
+    first = min(round(1 / (1 - beta)), len(smoothed.losses) - 1)
+    lowest = first + _argmin(smoothed.losses[first:])
     minimum = smoothed.rates[lowest]
-    noise = noise_of(curve.losses[: lowest + 1], beta)
+    noise = noise_of(curve.losses[: max(lowest + 1, len(curve.losses) // 3)], beta)
     fall = curve.start - smoothed.losses[lowest]
     rise = smoothed.losses[-1] - smoothed.losses[lowest]
     found = Suggestion("no_fall", minimum=minimum, fall=fall, noise=noise)
