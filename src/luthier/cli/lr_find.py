@@ -107,6 +107,7 @@ def _rate(name: str, value: str | bool) -> float:
 def print_found(found: FoundRate) -> None:
     """Print the curve, how sure it is, the suggestion with its line for the settings file."""
     from luthier.recipes.lr_find import JSON, PAGE
+    from luthier.report.lr_page import shown
 
     if len(found.smoothed.losses) > 1:
         console.print(f"\n[bold]Loss[/] over the learning rate ({len(found.curve.losses)} steps)")
@@ -117,7 +118,7 @@ def print_found(found: FoundRate) -> None:
     suggestion = found.suggestion
     if suggestion.rate is not None:
         console.print(_choices(found))
-        line = f"learning_rate: {suggestion.rate:.1e}"
+        line = f"learning_rate: {shown(suggestion.rate)}"
         console.print(Text.assemble("\nfor the settings file   ", (line, "bold green")))
     for name in (JSON, PAGE)[: 1 if found.missing_page else 2]:
         path = str(found.folder / name)
@@ -129,12 +130,14 @@ def print_found(found: FoundRate) -> None:
 
 
 def _choices(found: FoundRate) -> Table:
+    from luthier.report.lr_page import shown
+
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("read off the curve")
     table.add_column("learning rate", justify="right")
     for label, rate in found.labelled_rates():
         is_taken = rate == found.suggestion.rate
-        table.add_row(label, f"{rate:.1e}", style="bold" if is_taken else "dim")
+        table.add_row(label, shown(rate), style="bold" if is_taken else "dim")
     return table
 
 

@@ -76,7 +76,7 @@ class Suggestion:
     Attributes:
         verdict: Without a valley nothing is suggested.
         rate: The one to take.
-        choices: All by their names: `steepest`, `valley`, `minimum / 10`.
+        choices: All by their names, `rate` first: `minimum / 10`, `steepest`, `valley`.
         minimum: The rate of the lowest smoothed loss.
         fall: From the untrained model's loss to the lowest smoothed one.
         noise: Standard deviation of a smoothed loss.
@@ -154,9 +154,9 @@ def suggest(curve: RangeCurve, smoothed: Smoothed, beta: float) -> Suggestion:
     if not curve.has_diverged and rise < max(MIN_SIGNAL * noise, MIN_RISE * fall):
         return replace(found, verdict="no_rise")
     choices = {
+        "minimum / 10": minimum / 10,
         "steepest": steepest(smoothed, curve.start, lowest),
         "valley": valley(smoothed),
-        "minimum / 10": minimum / 10,
     }
     found = replace(found, rate=choices[TAKEN], choices=choices)
     is_clear = fall > CLEAR_SIGNAL * noise and found.spread <= CLEAR_SPREAD

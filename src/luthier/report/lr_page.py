@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -57,7 +58,9 @@ def verdict(record: Mapping[str, Any]) -> Text:
 
 
 def shown(rate: float) -> str:
-    """Return a learning rate with two digits, as settings have it: `3.2e-4`."""
+    """Return a learning rate with two digits, as settings have it: `3.2e-4`, `0.05`."""
+    if rate >= 0.01:
+        return f"{rate:.2g}"
     digits, _, power = f"{rate:.1e}".partition("e")
     return f"{digits}e{int(power)}"
 
@@ -85,11 +88,16 @@ def _figure(record: Mapping[str, Any]) -> str:
         name="smoothed 平滑",
     )
     if record["suggestion"] is not None:
-        chart.add_vline(
-            x=record["suggestion"],
-            line={"color": _MARK, "dash": "dash"},
-            annotation_text=f"learning_rate {shown(record['suggestion'])}",
-            annotation_font={"color": _MARK},
+        chart.add_vline(x=record["suggestion"], line={"color": _MARK, "dash": "dash"})
+        # On a logarithmic axis a line stands at the rate, and a text at the rate's logarithm.
+        chart.add_annotation(
+            x=math.log10(record["suggestion"]),
+            y=1.0,
+            yref="paper",
+            yanchor="bottom",
+            text=shown(record["suggestion"]),
+            font={"color": _MARK},
+            showarrow=False,
         )
     axis = {"gridcolor": _GREY, "zerolinecolor": _GREY}
     chart.update_layout(
@@ -108,13 +116,13 @@ def _figure(record: Mapping[str, Any]) -> str:
 
 def _loss_range(record: Mapping[str, Any]) -> list[float] | None:
     """Return the losses to show: the valley with room above it, and not the heights behind it."""
-    lines, points = record["smoothed"]["loss"], record["curve"]["loss"]
+    lines, points = list(record["smoothed"]["loss"]), list(record["curve"]["loss"])
     if not lines or record["start_loss"] is None:
         return None
-    low = min(*lines, record["start_loss"])
-    room = max(record["start_loss"] - low, 0.05 * abs(record["start_loss"]))
-    top = min(max(points), record["start_loss"] + 1.5 * room)
-    return [low - 0.3 * room, max(top, record["start_loss"]) + 0.1 * room]
+    start, low = record["start_loss"], min(lines + points)
+    room = max(start - low, 0.05 * abs(start))
+    high = max(start, min(max(points), start + 1.5 * room))
+    return [low - 0.1 * room, high + 0.1 * room]
 
 
 @functools.cache
