@@ -21,7 +21,7 @@ from luthier.core.errors import (
 )
 
 COMMANDS = ("train", "prepare", "inspect", "config", "chat", "generate", "checkpoints", "doctor")
-COMMANDS += ("demo", "reproduce")
+COMMANDS += ("demo", "reproduce", "lr-find")
 
 
 @pytest.fixture
@@ -46,12 +46,13 @@ def test_every_command_has_help(luthier_command):
         code, shown, _ = luthier_command(name, "--help")
         assert code == 0
         assert f"luthier {name}" in shown
-    assert {command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)  # type: ignore[union-attr]
+    names = {c.name or c.callback.__name__ for c in app.registered_commands}  # type: ignore[union-attr]
+    assert names == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_module(name: str):
-    assert callable(importlib.import_module(f"luthier.cli.{name}").run)
+    assert callable(importlib.import_module(f"luthier.cli.{name.replace('-', '_')}").run)
 
 
 def test_without_a_command_the_help_is_shown(luthier_command):

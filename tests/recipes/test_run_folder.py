@@ -16,6 +16,7 @@ from luthier.recipes.config_file import Entry
 from luthier.recipes.config_resolve import resolve, resolve_file
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.run_folder import (
+    LR_FIND,
     clear_earlier_run,
     open_run_folder,
     remove_unfinished,
@@ -47,6 +48,17 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path: Path):
 def test_the_home_folder_has_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert open_run_folder(config_of(output_dir="~/out")) == tmp_path / "out"
+
+
+def test_a_range_test_is_no_run_and_stays(tmp_path: Path):
+    kept = tmp_path / "out" / LR_FIND / "lr_find.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}", encoding="utf-8")
+    folder = open_run_folder(config_of(output_dir=str(tmp_path / "out")))
+    make_run(folder)
+    clear_earlier_run(folder)
+    assert list(folder.iterdir()) == [kept.parent]
+    assert kept.is_file()
 
 
 def test_a_run_is_protected(tmp_path: Path):
