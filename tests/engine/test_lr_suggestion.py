@@ -77,6 +77,8 @@ def test_a_tenth_of_the_test_is_looked_back_over(count: int, beta: float):
 def test_a_known_valley_is_found():
     found = read(a_curve())
     assert found.verdict == "clear"
+    assert found.minimum is not None
+    assert found.rate is not None
     assert found.minimum == pytest.approx(MINIMUM, rel=0.7)
     assert found.choices["steepest"] == pytest.approx(1e-3, rel=0.6)
     assert found.rate == found.choices["minimum / 10"] == found.minimum / 10
