@@ -141,6 +141,25 @@ def test_freezing_and_the_reference_loop_are_tested_by_the_loop(small_run: Any, 
     assert record["settings"]["run"]["trainer"] == "transformers"
 
 
+PAIRS = [
+    {"instruction": f"Name {i} colours.", "chosen": "Red and blue.", "rejected": "No, never."}
+    for i in range(20)
+]
+
+
+@pytest.mark.parametrize("stage", ["dpo", "orpo"])
+def test_pairs_are_tested_as_they_are_trained(
+    small_run: Any, recorder: Any, write_file: Any, stage: str
+):
+    pairs = write_file("pairs.jsonl", "\n".join(map(json.dumps, PAIRS)))
+    config = small_run.config(stage=stage, train_file=str(pairs), val_file=None)
+    found = find(config, recorder)
+    assert files(small_run.folder / "out") == ["lr-find/lr_find.html", "lr-find/lr_find.json"]
+    assert found.suggestion.rate is not None
+    if stage == "dpo":
+        assert found.curve.start == pytest.approx(math.log(2), abs=1e-5)
+
+
 def test_a_model_that_is_broken_is_recorded_without_nan(
     small_run: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from luthier import __version__
-from luthier.batches.cutting import split_batch
 from luthier.batches.loading import worker_errors
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import StopRequest
@@ -37,10 +36,12 @@ from luthier.models.load import check_model_path
 from luthier.models.settings import FreezeTuning
 from luthier.recipes.job import build_job
 from luthier.recipes.own_loop import build_loop_run
+from luthier.recipes.pair_reference import with_reference
 from luthier.recipes.processes import refuse_many_processes
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.run_folder import LR_FIND, settings_of
 from luthier.recipes.screen import Screen
+from luthier.recipes.stages import stage_of
 from luthier.report.lr_page import lr_page, verdict
 from luthier.report.words import say
 
@@ -112,6 +113,8 @@ def find_learning_rate(
     folder = _open_folder(config)
     with locked_folder(folder, screen.say), worker_errors(), memory_errors():
         job = build_job(_for_the_test(config, screen), folder, None, screen)
+        # Before the first step a signal stops at once: nobody needs to be asked.
+        job = with_reference(job, None, screen.working, lambda: False)
         run = build_loop_run(
             job,
             None,
@@ -119,7 +122,7 @@ def find_learning_rate(
             stop,
             screen.notice,
             lambda event: None,
-            MicroBatches(split_batch, None, screen.notice),
+            MicroBatches(stage_of(job.config).layout.split, None, screen.notice),
         )
         steps = settle_steps(num_steps, run.batches.windows_per_epoch(), screen)
         screen.say(f"First the losses of the untrained model on the rows of {steps} steps")
