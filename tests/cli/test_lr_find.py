@@ -138,7 +138,7 @@ def test_without_a_valley_nothing_is_suggested(capture: Any, tmp_path: Path):
     out = capture(lr_find)
     print_found(found_rate(tmp_path, suggestion=Suggestion("no_rise", minimum=1.0), end="max_lr"))
     text = out.getvalue()
-    assert "There is no valley: the loss still falls at the highest rate" in text
+    assert "There is no valley: the loss falls, and does not rise again" in text
     assert "learning_rate:" not in text
     assert "▲" not in text
 

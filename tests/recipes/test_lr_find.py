@@ -155,7 +155,9 @@ def test_pairs_are_tested_as_they_are_trained(
     config = small_run.config(stage=stage, train_file=str(pairs), val_file=None)
     found = find(config, recorder)
     assert files(small_run.folder / "out") == ["lr-find/lr_find.html", "lr-find/lr_find.json"]
-    assert found.suggestion.rate is not None
+    # Whether it rises again at 10 is the loss's affair; that it falls on the way is the test's.
+    assert found.suggestion.fall is not None
+    assert found.suggestion.fall > 0.1
     if stage == "dpo":
         assert found.curve.start == pytest.approx(math.log(2), abs=1e-5)
 

@@ -66,7 +66,7 @@ class Smoothed:
 
 Verdict = Literal["clear", "faint", "no_fall", "no_rise", "too_few", "no_start"]
 """A valley that stands far out of the noise or less far, or why there is none: the loss falls at no
-rate, or still falls at the highest; there are too few losses, or the first is no finite number."""
+rate, or never rises again; there are too few losses, or the first is no finite number."""
 
 
 @dataclass(frozen=True, slots=True)
