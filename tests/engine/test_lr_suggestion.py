@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from statistics import pstdev
 
 import pytest
@@ -105,6 +106,18 @@ def test_a_noisy_valley_is_not_called_clear():
     verdicts = {read(a_curve(noise=0.2, seed=seed)).verdict for seed in range(20)}
     assert "clear" not in verdicts
     assert "faint" in verdicts
+
+
+def test_noise_near_the_minimum_counts_by_itself():
+    draw = random.Random(4)
+    quiet = a_curve()
+    noises = [0.2 if rate > 3e-4 else 0.001 for rate in quiet.rates]
+    losses = [loss + draw.gauss(0, n) for loss, n in zip(quiet.losses, noises, strict=True)]
+    found = read(replace(quiet, losses=tuple(losses)))
+    # Over all losses down to the minimum the median jump is that of the quiet ones.
+    assert noise_of(losses[:60], smoothing_beta(100)) < 0.005
+    assert found.noise == pytest.approx(0.2 / 3, rel=0.6)
+    assert found.verdict == "faint"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -96,7 +96,7 @@ def test_a_rate_is_written_as_settings_have_it(rate: float, text: str):
 
 def test_how_sure_it_is(record: dict[str, Any]):
     told = verdict(record)
-    assert told.en.startswith("A clear valley: the loss falls by 0.512, 256 times its noise")
+    assert told.en.startswith("A clear valley: the loss falls by 0.512, 256 times the noise there")
     assert told.en.endswith("agrees within a factor of 2.0.")
     assert "0.512" in told.zh
     assert "> 1,000 times" in verdict(record | {"noise": 0.0}).en

@@ -21,14 +21,20 @@ half its rate, for it brings in the rise behind it."""
 MIN_SIGNAL = 6.0
 """Standard deviations of a smoothed loss that a fall or rise must have to be one."""
 
+NOISE_POINTS = 12
+"""Losses before the minimum, at least, whose noise counts by itself: it grows with the rate."""
+
+MIN_SIGNAL_THERE = 3.0
+"""The same of the noise there."""
+
 MIN_FALL = 0.005
 """Share of the first loss that a fall must have: less teaches nothing in so few steps."""
 
 MIN_RISE = 0.1
 """Share of the fall that the loss must rise again behind its minimum."""
 
-CLEAR_SIGNAL = 20.0
-"""Standard deviations from which on a fall is called clear."""
+CLEAR_SIGNAL = 15.0
+"""Standard deviations of the noise there from which on a fall is called clear."""
 
 CLEAR_SPREAD = 10.0
 """Factor within which `minimum / 10` and `steepest` must lie for a curve to be called clear."""
@@ -80,7 +86,7 @@ class Suggestion:
         choices: All by their names, `rate` first: `minimum / 10`, `steepest`, `valley`.
         minimum: The rate of the lowest smoothed loss.
         fall: From the untrained model's loss to the lowest smoothed one.
-        noise: Standard deviation of a smoothed loss.
+        noise: Standard deviation of a smoothed loss near the minimum.
     """
 
     verdict: Verdict
@@ -146,11 +152,14 @@ def suggest(curve: RangeCurve, smoothed: Smoothed, beta: float) -> Suggestion:
     first = min(round(1 / (1 - beta)), len(smoothed.losses) - 1)
     lowest = first + _argmin(smoothed.losses[first:])
     minimum = smoothed.rates[lowest]
-    noise = noise_of(curve.losses[: max(lowest + 1, len(curve.losses) // 3)], beta)
+    until = max(lowest + 1, len(curve.losses) // 3)
+    since = max(0, until - max(NOISE_POINTS, len(curve.losses) // 5))
+    noise = noise_of(curve.losses[:until], beta)
+    noise_there = max(noise, noise_of(curve.losses[since:until], beta))
     fall = curve.start - smoothed.losses[lowest]
     rise = smoothed.losses[-1] - smoothed.losses[lowest]
-    found = Suggestion("no_fall", minimum=minimum, fall=fall, noise=noise)
-    if fall < max(MIN_SIGNAL * noise, MIN_FALL * abs(curve.start)):
+    found = Suggestion("no_fall", minimum=minimum, fall=fall, noise=noise_there)
+    if fall < max(MIN_SIGNAL * noise, MIN_SIGNAL_THERE * noise_there, MIN_FALL * abs(curve.start)):
         return found
     if not curve.has_diverged and rise < max(MIN_SIGNAL * noise, MIN_RISE * fall):
         return replace(found, verdict="no_rise")
@@ -160,7 +169,7 @@ def suggest(curve: RangeCurve, smoothed: Smoothed, beta: float) -> Suggestion:
         "valley": valley(smoothed),
     }
     found = replace(found, rate=choices[TAKEN], choices=choices)
-    is_clear = fall > CLEAR_SIGNAL * noise and found.spread <= CLEAR_SPREAD
+    is_clear = fall > CLEAR_SIGNAL * noise_there and found.spread <= CLEAR_SPREAD
     return replace(found, verdict="clear" if is_clear else "faint")
 
 
