@@ -210,11 +210,14 @@ def test_ctrl_c_in_a_terminal_leaves_what_was_measured(args: list[str], tmp_path
     seen = ""
     for line in process.stdout:
         seen += line
-        if line.startswith("step    12"):
+        if line.startswith("step     8"):
+            process.send_signal(signal.SIGUSR1)
+        if line.startswith("step    14"):
             process.send_signal(signal.SIGINT)
             break
     seen += process.stdout.read()
     assert process.wait() == INTERRUPTED, seen
+    assert "SIGUSR1: a range test writes no checkpoint." in seen
     assert "SIGINT: the test ends after this micro-batch." in seen
     assert "Traceback" not in seen
     record = json.loads((tmp_path / "out" / "lr-find" / "lr_find.json").read_text("utf-8"))

@@ -50,15 +50,13 @@ def run(args: Sequence[str]) -> None:
     from luthier.recipes.quiet import quiet_libraries
 
     quiet_libraries()
-    with TrainScreen(console) as screen:
-
-        def signalled(name: str) -> None:
-            screen.say(f"{name}: the test ends after this micro-batch. Once more stops at once.")
-
-        with StopSignals(signalled) as stop:
-            found = find_learning_rate(
-                resolved.config, screen, stop, min_lr=min_lr, max_lr=max_lr, num_steps=num_steps
-            )
+    with (
+        TrainScreen(console) as screen,
+        StopSignals(lambda name: screen.say(_told_of(name))) as stop,
+    ):
+        found = find_learning_rate(
+            resolved.config, screen, stop, min_lr=min_lr, max_lr=max_lr, num_steps=num_steps
+        )
     print_found(found)
     if found.end == "stopped":
         raise Stopped
@@ -88,6 +86,12 @@ def read_range(options: Mapping[str, str | bool]) -> tuple[float, float, int | N
             mend="Leave it out, or write --num_steps 100.",
         )
     return min_lr, max_lr, int(asked)
+
+
+def _told_of(signal_name: str) -> str:
+    if signal_name == "SIGUSR1":
+        return "SIGUSR1: a range test writes no checkpoint."
+    return f"{signal_name}: the test ends after this micro-batch. Once more stops at once."
 
 
 def _rate(name: str, value: str | bool) -> float:
