@@ -26,7 +26,7 @@ def test_ignore_index_is_cross_entropys_default() -> None:
             PreparedPair,
             {"input_ids", "labels", "prompt_length", "chosen_length"},
             {
-                *("weight", "desirable", "reference_chosen", "reference_rejected"),
+                *("weight", "desirable", "margin", "reference_chosen", "reference_rejected"),
                 *("reference_chosen_shared", "reference_rejected_shared"),
             },
         ),

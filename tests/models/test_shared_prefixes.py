@@ -21,6 +21,7 @@ from luthier.models.segments import (
 )
 from luthier.models.shared_prefixes import (
     check_shared_prefixes,
+    hidden_states,
     shared_prefix_inputs,
     shared_prefix_support,
 )
@@ -262,6 +263,20 @@ def test_the_trial_finds_an_answer_that_does_not_see_its_prompt(
 
     monkeypatch.setattr(shared_prefixes, "shared_prefix_inputs", without_prompts)
     found = check_shared_prefixes(build("llama", SEGMENTS))
+    assert found == "an answer does not see the prompt that it shares"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_the_trial_of_a_reward_model_compares_what_its_head_reads(kind: str) -> None:
+    def build_scorer(attention: str) -> Any:
+        torch.manual_seed(0)
+        made = hf.AutoModelForSequenceClassification.from_config(
+            KINDS[kind](), attn_implementation=attention
+        )
+        return made
+
+    assert check_shared_prefixes(build_scorer(SEGMENTS), hidden_states) is None
+    found = check_shared_prefixes(build_scorer("sdpa"), hidden_states)
     assert found == "an answer does not see the prompt that it shares"
 
 

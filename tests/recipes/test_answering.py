@@ -9,8 +9,14 @@ from luthier.checkpoints.manifest import seal
 from luthier.contracts.conversation import Conversation, Message, Origin
 from luthier.core.errors import ModelError
 from luthier.models.adapters import apply_tuning
+from luthier.models.load import load_model
 from luthier.models.save import save_model
-from luthier.models.settings import LoraTuning
+from luthier.models.settings import (
+    FullTuning,
+    LoraTuning,
+    ModelSettings,
+    QuantizationSettings,
+)
 from luthier.recipes.answering import load_answering_model
 
 CPU = torch.device("cpu")
@@ -199,3 +205,17 @@ def test_a_model_without_chat_template_is_refused(tiny_llama):
 def test_a_path_that_leads_nowhere_is_refused(tmp_path):
     with pytest.raises(ModelError, match="no such model folder"):
         load_answering_model(str(tmp_path / "nowhere"), CPU)
+
+
+def test_a_reward_model_does_not_answer(tmp_path, tiny_llama, tiny_tokenizer):
+    base = tiny_llama("base")
+    stops = [tiny_tokenizer.eos_token_id]
+    for name, tuning in (("lora", LoraTuning()), ("full", FullTuning())):
+        settings = ModelSettings(model_name_or_path=str(base))
+        loaded = load_model(
+            settings, QuantizationSettings(), device=CPU, dtype=torch.float32, kind="reward"
+        )
+        save_model(apply_tuning(loaded.model, tuning), tiny_tokenizer, tmp_path / name, stops)
+        with pytest.raises(ModelError, match="gives answers a number and writes none") as caught:
+            load_answering_model(str(tmp_path / name), CPU)
+        assert caught.value.where == str(tmp_path / name)

@@ -21,6 +21,7 @@ from luthier.contracts.rows import IGNORE_INDEX
 _OF_PAIRS = {
     "weight": torch.float32,
     "desirable": torch.bool,
+    "margin": torch.float32,
     "reference_chosen": torch.float32,
     "reference_rejected": torch.float32,
     "reference_chosen_shared": torch.float32,
@@ -39,7 +40,7 @@ def shared_pair_collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.T
         `input_ids_1T`, `labels_1T`, `position_ids_1T` (int64; those of the rejected answer go on
         from the prompt), `pairs_P4` (int32: start, end of the prompt, of the chosen answer, and of
         the pair), `num_rows` (int64 without dimension: P), and where the pairs have them `weight`,
-        `desirable` and the reference's log-probabilities, all (P,).
+        `desirable`, `margin` and the reference's log-probabilities, all (P,).
 
     Raises:
         ValueError: The batch is empty, lengths don't fit, or a field is missing in some pairs.

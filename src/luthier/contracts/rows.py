@@ -34,6 +34,8 @@ class PreparedPair(TypedDict):
     For unpaired feedback (KTO) `chosen` is the judged answer, `desirable` the verdict, and
     `rejected` is the answer to another prompt, which the estimate of KL needs.
 
+    `margin` is by how much a reward model should find the chosen answer better.
+
     `reference_...` is what the reference gives: log p of each answer, and of as many of its tokens
     as the pair's shorter answer has.
     """
@@ -44,6 +46,7 @@ class PreparedPair(TypedDict):
     chosen_length: int
     weight: NotRequired[float]
     desirable: NotRequired[bool]
+    margin: NotRequired[float]
     reference_chosen: NotRequired[float]
     reference_rejected: NotRequired[float]
     reference_chosen_shared: NotRequired[float]

@@ -21,6 +21,7 @@ from luthier.models.fixed_terms import (
 )
 from luthier.models.freezing import freeze_layers
 from luthier.models.module_names import check_modules
+from luthier.models.reward_model import SCORE, TASK_TYPES, kind_of
 from luthier.models.safety import check_adapter_folder
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
@@ -114,8 +115,11 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
             )
     extra = list(tuning.additional_target or [])
     check_modules("additional_target", extra, _module_paths(model), "module")
+    kind = kind_of(model)
+    # A reward model's head begins at random: it is trained whole.
+    extra += [SCORE] if kind == "reward" and SCORE not in extra else []
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=TASK_TYPES[kind],
         r=tuning.lora_rank,
         lora_alpha=tuning.lora_alpha or 2 * tuning.lora_rank,
         lora_dropout=tuning.lora_dropout,
@@ -137,6 +141,7 @@ def _continue_lora(model: PreTrainedModel, adapter: str, is_checkpoint: bool) ->
 
     with _adapter_errors(adapter):
         folder = _checked_folder(adapter)
+        _check_purpose(model, folder)
         trained = trained_part(folder) if is_checkpoint else None
         if trained is not None:
             tuned = go_on_from_joined(model, folder, trained)
@@ -147,6 +152,28 @@ def _continue_lora(model: PreTrainedModel, adapter: str, is_checkpoint: bool) ->
             # They were rounded to the base's type as they were loaded: read them again, exactly.
             set_peft_model_state_dict(tuned, load_peft_weights(str(folder)))
         return tuned
+
+
+def _check_purpose(model: PreTrainedModel, folder: Path) -> None:
+    """Refuse an adapter that was trained for another head than the model has."""
+    from peft import LoraConfig
+
+    found = LoraConfig.from_pretrained(str(folder)).task_type
+    kind = kind_of(model)
+    if found is None or (found == TASK_TYPES["reward"]) == (kind == "reward"):
+        return
+    if kind == "reward":
+        raise ModelError(
+            "this adapter is a language model's, and brings no head that gives rewards",
+            where=str(folder),
+            mend="Set create_new_adapter: true: it is merged into the base, and a new adapter and "
+            "a new head are trained.",
+        )
+    raise ModelError(
+        "this adapter is a reward model's: it gives answers a number and writes none",
+        where=str(folder),
+        mend="Name an adapter that was trained with another stage than rm.",
+    )
 
 
 def _has_dora(tuned: Any) -> bool:
@@ -205,11 +232,11 @@ def _linear_paths(model: torch.nn.Module) -> set[str]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    heads = [getattr(model, "get_output_embeddings", lambda: None)(), getattr(model, SCORE, None)]
     return {
         path
         for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        if isinstance(module, torch.nn.Linear | Conv1D) and all(module is not h for h in heads)
     }
 
 

@@ -93,9 +93,11 @@ def read_terms(model: Any, folder: Path) -> dict[str, Term]:
     Raises:
         ModelError: The adapter is more than low-rank products on linear layers.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
-    tuned = PeftModel.from_pretrained(model, str(folder))
+    of_products: Any = LoraConfig.from_pretrained(str(folder))
+    of_products.task_type = None  # peft would look for the head that the adapter was trained with
+    tuned = PeftModel.from_pretrained(model, str(folder), config=of_products)
     name = str(tuned.active_adapter)
     config: Any = tuned.peft_config[name]
     _refuse_more_than_products(config, tuned, str(folder))

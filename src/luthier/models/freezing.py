@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from luthier.core.errors import SettingsError
 from luthier.models.module_names import check_modules, is_named, layer_number
+from luthier.models.reward_model import SCORE, kind_of
 from luthier.models.settings import FreezeTuning
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def freeze_layers(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedModel:
     """Make the chosen layers trainable, and nothing else but the extra modules.
+
+    The head of a reward model is always trained.
 
     Args:
         model: Changed in place.
@@ -45,6 +48,9 @@ def freeze_layers(model: PreTrainedModel, tuning: FreezeTuning) -> PreTrainedMod
         if is_trained:
             # Of two names of one tied weight, either is enough: no later name takes it back.
             parameter.requires_grad_(True)
+    if kind_of(model) == "reward":
+        # It begins at random: without it the layers would be fitted to that.
+        getattr(model, SCORE).requires_grad_(True)
     return model
 
 

@@ -1,7 +1,7 @@
-"""A model folder or hub name in, a causal language model in memory out.
+"""A model folder or hub name in, a causal language model or a reward model in memory out.
 
-Refuses folders that bring code (unless allowed), folders without weights, and models that are no
-causal language models; each with the mend.
+Refuses folders that bring code (unless allowed), folders without weights, and models that are not
+of the kind that is wanted; each with the mend.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ from luthier.contracts.notice import Notice
 from luthier.core.errors import LuthierError, ModelError, nearest
 from luthier.models.attention import choose_attention
 from luthier.models.quantisation import quantisation_config, train_safely_quantised
+from luthier.models.reward_model import (
+    SCORE,
+    ModelKind,
+    auto_class,
+    check_kind,
+    is_scorer,
+    settle_scorer,
+)
 from luthier.models.safety import check_model_folder
 from luthier.models.settings import ModelSettings, QuantizationSettings
 
@@ -82,6 +90,7 @@ def load_model(
     dtype: torch.dtype,
     weights_from: str | None = None,
     packed: bool = False,
+    kind: ModelKind = "causal_lm",
 ) -> LoadedModel:
     """Load the base model onto a device.
 
@@ -92,20 +101,22 @@ def load_model(
         dtype: Type of its weights: float32 where they are trained.
         weights_from: A folder to read instead of the settings' model (a checkpoint).
         packed: Whether training batches are packed rows; `packing_support` must have agreed.
+        kind: What it is for. The head of a reward model is drawn from torch's random numbers,
+            where the folder holds a language model.
 
     Returns:
         The model and notices.
 
     Raises:
-        ModelError: It can't be loaded; the message names the folder and the mend.
+        ModelError: It can't be loaded, or is not of that kind; the message names the folder and the
+            mend.
         MissingExtraError: `quantization_bit` is set and bitsandbytes is not installed.
     """
-    from transformers import AutoModelForCausalLM
-
     name = weights_from or settings.model_name_or_path
     check_model_path(settings.model_copy(update={"model_name_or_path": name}))
     folder = local_folder(name)
     config = read_config(settings, name)
+    check_kind(config, kind, name)
     attention, notice = choose_attention(
         settings.flash_attn, device.type, packed=packed, config=config
     )
@@ -116,9 +127,11 @@ def load_model(
         arguments["device_map"] = {"": device}
     if folder is None:
         arguments["revision"] = settings.model_revision
+    if kind == "reward":
+        arguments["num_labels"] = 1
     try:
         # Whatever transformers raises here has its cause in the folder, the hub or the machine.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(kind).from_pretrained(
             str(folder or name),
             trust_remote_code=settings.trust_remote_code,
             use_safetensors=True,
@@ -128,7 +141,11 @@ def load_model(
     except Exception as error:
         raise _explain(name, folder, error) from error
     model, report = loaded
-    _refuse_missing_weights(name, report["missing_keys"])
+    if kind == "reward":
+        settle_scorer(model, name)
+    is_new_head = kind == "reward" and not is_scorer(config)
+    new = {key for key in report["missing_keys"] if is_new_head and key.startswith(f"{SCORE}.")}
+    _refuse_missing_weights(name, report["missing_keys"] - new)
     if bits_config is None:
         model.to(device)
     else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.core.files import write_text
 from luthier.models.fixed_terms import TRAINED_PART, joined_adapter
+from luthier.models.reward_model import TASK_TYPES, kind_of, settle_padding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,13 +68,17 @@ def take_model(
     Args:
         model: A transformers model, or a peft model around one.
         tokenizer: With the chat template that was trained.
-        stop_token_ids: Ids that end an answer, for generation_config.json.
+        stop_token_ids: Ids that end an answer, for generation_config.json. A reward model, which
+            generates nothing, has no such file.
         as_copy: Whether what is trained is copied to the CPU's memory. A frozen weight never is:
             training does not change it.
     """
     is_adapter = hasattr(model, "peft_config")
     base = model.get_base_model() if is_adapter else model
-    _settle_generation(base.generation_config, tokenizer, stop_token_ids)
+    if kind_of(base) == "reward":
+        settle_padding(base, tokenizer)
+    else:
+        _settle_generation(base.generation_config, tokenizer, stop_token_ids)
     take = _take_adapter if is_adapter else _take_whole
     num_bytes, write_weights = take(model, as_copy)
     return TakenModel(num_bytes, write_weights, tokenizer)
@@ -123,29 +128,34 @@ def _take_adapter(model: Any, as_copy: bool) -> tuple[int, Callable[[Path], None
     name = model.active_adapter
     state: State = get_peft_model_state_dict(model, adapter_name=name)
     base = model.get_base_model()
-    config = _config_to_write(model.peft_config[name], base.name_or_path)
+    config = _config_to_write(model, name)
     trained = None
     if joined := joined_adapter(model, state, config):
         state, config, trained = joined.state, joined.config, joined.trained
     if as_copy:
         state = _copied(state, frozen=())
-    generation = copy.deepcopy(base.generation_config)
+    generation = copy.deepcopy(getattr(base, "generation_config", None))
 
     def write(folder: Path) -> None:
         save_file(_unshared(state), folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         config.save_pretrained(str(folder))
-        generation.save_pretrained(folder)
+        if generation is not None:
+            generation.save_pretrained(folder)
         if trained is not None:
             write_text(folder / TRAINED_PART, json.dumps(trained, indent=2) + "\n")
 
     return _num_bytes(state), write
 
 
-def _config_to_write(live: Any, base_path: str) -> Any:
-    config = copy.deepcopy(live)
+def _config_to_write(model: Any, adapter: str) -> Any:
+    config = copy.deepcopy(model.peft_config[adapter])
+    base_path = model.get_base_model().name_or_path
     config.inference_mode = True
     # An adapter of a stranger's may not say what it is for; peft's Auto classes ask.
-    config.task_type = config.task_type or "CAUSAL_LM"
+    config.task_type = config.task_type or TASK_TYPES[kind_of(model)]
+    if config.modules_to_save:
+        # peft adds the names that heads may have each time it opens an adapter of a reward model.
+        config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
     config.base_model_name_or_path = config.base_model_name_or_path or base_path or None
     # A relative path would hold only in the folder that training was started in.
     name = config.base_model_name_or_path

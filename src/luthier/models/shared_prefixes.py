@@ -11,11 +11,13 @@ Shapes: P pairs, T tokens of the row.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from luthier.models.compiled_layers import decoder_of
 from luthier.models.packing_support import PackingSupport, packing_support
 from luthier.models.segments import packed_inputs
 
@@ -94,8 +96,22 @@ def shared_prefix_support(config: PretrainedConfig) -> PackingSupport:
     return support
 
 
+Outputs = Callable[[torch.nn.Module, Mapping[str, Any]], torch.Tensor]
+"""From a model and its keyword arguments to one vector for each token, (B, L, D)."""
+
+
+def logits(model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Return a language model's logits."""
+    return model(**inputs, use_cache=False).logits
+
+
+def hidden_states(model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Return what the head of a model reads; a reward model's own output is one number a row."""
+    return decoder_of(model)(**inputs, use_cache=False).last_hidden_state
+
+
 @torch.no_grad()
-def check_shared_prefixes(model: torch.nn.Module) -> str | None:
+def check_shared_prefixes(model: torch.nn.Module, outputs: Outputs = logits) -> str | None:
     """Try pairs with shared prompts on a loaded model: what changes where something is changed.
 
     With other chosen answers, prompts and rejected answers must give what they gave; with another
@@ -104,7 +120,9 @@ def check_shared_prefixes(model: torch.nn.Module) -> str | None:
     model's mode and the random state stay as they were.
 
     Args:
-        model: A causal language model, with adapters or without.
+        model: A causal language model or, with `hidden_states`, a reward model; with adapters or
+            without.
+        outputs: What is looked at.
 
     Returns:
         None where both held, else why the answers of a pair must be computed apart.
@@ -119,7 +137,7 @@ def check_shared_prefixes(model: torch.nn.Module) -> str | None:
     model.eval()
     try:
         before, other_chosen, other_prompts = (
-            model(**shared_prefix_inputs(_with_others(batch, where)), use_cache=False).logits[0]
+            outputs(model, shared_prefix_inputs(_with_others(batch, where)))[0]
             for where in (places_T < 0, is_chosen_T, places_T < prompts_T)
         )
     except (RuntimeError, TypeError, ValueError, IndexError) as error:

@@ -26,6 +26,7 @@ from luthier.dataset.tokenizer import TOKENIZER_FILES, load_tokenizer
 from luthier.engine.precision import choose_device, has_native_bf16
 from luthier.models.adapters import apply_tuning, count_parameters
 from luthier.models.load import load_model, local_folder
+from luthier.models.reward_model import TASK_TYPES
 from luthier.models.settings import LoraTuning, ModelSettings, QuantizationSettings
 from luthier.recipes.config_file import read_config_file
 from luthier.recipes.config_layout import sections
@@ -172,8 +173,15 @@ def _place(folder: Path) -> _Place:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         base, revision = config["base_model_name_or_path"], config.get("revision")
+        task_type = config.get("task_type")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        base = revision = None
+        base = revision = task_type = None
+    if task_type == TASK_TYPES["reward"]:
+        raise ModelError(
+            "this is a reward model's adapter: it gives answers a number and writes none",
+            where=str(folder),
+            mend="Name an adapter that was trained with another stage than rm.",
+        )
     if not base:
         problem = "the adapter does not say which base model it is for"
         raise ModelError(problem, where=str(file), mend=mend)
