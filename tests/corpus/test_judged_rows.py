@@ -57,6 +57,17 @@ def test_pairs(write_rows, form: str):
     assert str(row.origin).endswith("a.jsonl:1")
 
 
+@pytest.mark.parametrize(("said", "margin"), [({}, None), (1.5, 1.5), ("2", 2.0), ("", None)])
+def test_by_how_much_an_answer_is_better(write_rows, said: Any, margin: float | None):
+    path = write_rows("a.jsonl", [PAIRS["messages"] | ({"margin": said} if said != {} else {})])
+    corpus = load(path, "pairs")
+    assert corpus.conversations[0].margin == margin
+    assert not corpus.unused
+    path = write_rows("b.jsonl", [{**PAIRS["messages"], "margin": "much"}])
+    with pytest.raises(DataError, match=r"b\.jsonl:1: .*margin is 'much', a number from 0 up"):
+        load(path, "pairs")
+
+
 @pytest.mark.parametrize("form", list(VERDICTS))
 @pytest.mark.parametrize("wanted", [True, False])
 def test_verdicts(write_rows, form: str, wanted: bool):

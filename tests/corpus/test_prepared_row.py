@@ -13,7 +13,7 @@ _TURNS = (Message("user", "q"), Message("assistant", "", 0.5, '[{"name": "f"}]')
 _RECORDS = [
     Record(Origin("raw/a.jsonl", 4, 5), _TURNS, tools="[]", category="c", task="t", weight=0.25),
     Record(Origin("raw/b.parquet", 7), text="a document", language="en"),
-    Record(Origin("c.json", 0, 1), _TURNS[:1], chosen=_TURNS[1:], rejected=_TURNS[1:]),
+    Record(Origin("c.json", 0, 1), _TURNS[:1], chosen=_TURNS[1:], rejected=_TURNS[1:], margin=1.5),
     Record(Origin("c.json", 1, 2), _TURNS, label=False),
 ]
 
@@ -32,6 +32,7 @@ def test_every_kind_of_row_comes_back_as_it_was(record: Record):
     [
         ({"id": "x"}, "wrong_type", "id is 'x', source#number is needed"),
         ({"id": 5}, "wrong_type", "id is the number 5, text"),
+        ({"margin": -1}, "wrong_type", "margin is the number -1, a number from 0 up is needed"),
         ({"label": "x"}, "wrong_type", "label is text, not true or false"),
         ({"text": 5}, "wrong_type", "text is the number 5"),
         ({"messages": "x"}, "wrong_type", "messages is text, a list is needed"),

@@ -40,6 +40,7 @@ RECORDS = st.builds(
     text=st.none() | TEXT,
     chosen=SIDES,
     rejected=SIDES,
+    margin=st.none() | st.sampled_from([0.0, 2.5]),
     label=st.none() | st.booleans(),
     tools=st.none() | TEXT,
     category=st.none() | TEXT,

@@ -260,6 +260,11 @@ def test_records_stay_in_order_with_their_weights_and_remarks(make, monkeypatch)
     assert side.remarks == {"control_tokens": ["rows.jsonl:7"] * 3}
 
 
+def test_a_margin_stays_with_its_pair(make):
+    side = make(pair("Yes.", "No."), pair("Yes.", "Never.", margin=2.5))
+    assert [row.pair.margin for (row,) in side.rows] == [None, 2.5]
+
+
 def test_a_verdict_is_on_the_last_answer(make, renderer):
     history = (Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "So?"))
     record = Record(ORIGIN, (*history, Message("assistant", "Yes.")), label=False)

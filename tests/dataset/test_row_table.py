@@ -105,3 +105,12 @@ def test_the_estimate_of_bytes_is_near(length, tmp_path):
     to_dataset(rows, with_weights=False).save_to_disk(str(tmp_path / "rows"))
     size = sum(file.stat().st_size for file in (tmp_path / "rows").iterdir())
     assert 0.5 < sum(r.num_bytes() for r in rows) / size < 2
+
+
+def test_margins_of_pairs_where_some_rows_say_one() -> None:
+    pairs = [Pair(2, 3), Pair(2, 3, margin=1.5)]
+    rows = [replace(paired(), pair=pair) for pair in pairs]
+    made = to_dataset(rows, with_weights=False)
+    assert made["margin"][:] == [0.0, 1.5]
+    assert str(made.features["margin"]) == "Value('float32')"
+    assert "margin" not in to_dataset(rows[:1], with_weights=False).column_names

@@ -77,6 +77,7 @@ class Record:
         text: A document for pre-training.
         chosen: The turns of the better answer, where answers are ranked.
         rejected: The turns of the worse one.
+        margin: By how much the better answer is better, where the row says so (reward models).
         label: Whether the answer is wanted, where the row says so (KTO).
         tools: The tools that the conversation may call, JSON as text.
         category: What a split keeps alike on both sides, and samples are bounded by.
@@ -90,6 +91,7 @@ class Record:
     text: str | None = None
     chosen: tuple[Message, ...] | None = None
     rejected: tuple[Message, ...] | None = None
+    margin: float | None = None
     label: bool | None = None
     tools: str | None = None
     category: str | None = None

@@ -20,6 +20,7 @@ Columns = dict[str, list[Any]]
               tool_calls is a JSON list as text; the list is empty for plain text
     text      str or None, a document for pre-training
     chosen, rejected   list of messages like the above, or None (preference data)
+    margin    float or None (by how much chosen is better, for reward models)
     label     bool or None (KTO)
     tools     str or None, JSON
     category, language, task   str or None

@@ -12,7 +12,7 @@ from luthier.contracts.conversation import ROLES, Message, Origin, Record
 from luthier.corpus.bad_rows import RowError, kind_of
 from luthier.corpus.layouts import Row, TurnsLayout
 from luthier.corpus.record import origin_of
-from luthier.corpus.turns import read_turns, text_of, weight_of
+from luthier.corpus.turns import margin_of, read_turns, text_of, weight_of
 
 _TURNS = TurnsLayout(
     "record", "messages", "role", "content", {role: role for role in ROLES}, call=""
@@ -48,6 +48,7 @@ def prepared_record(row: Row) -> Record:
         messages=_side(row, "messages") or (),
         chosen=_side(row, "chosen"),
         rejected=_side(row, "rejected"),
+        margin=margin_of(row),
         label=label,
         weight=weight_of(row, ""),
         **texts,

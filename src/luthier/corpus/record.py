@@ -39,6 +39,7 @@ def columns_of(
         "text": [row.text for row in records],
         "chosen": [None if row.chosen is None else _turns(row.chosen) for row in records],
         "rejected": [None if row.rejected is None else _turns(row.rejected) for row in records],
+        "margin": [row.margin for row in records],
         "label": [row.label for row in records],
         "tools": [row.tools for row in records],
         "category": [row.category for row in records],
@@ -50,7 +51,7 @@ def columns_of(
 
 def records_of(columns: Columns) -> list[Record]:
     """Read rows out of columns; the inverse of `columns_of`."""
-    names = ("text", "label", "tools", "category", "language", "task", "weight")
+    names = ("text", "margin", "label", "tools", "category", "language", "task", "weight")
     records: list[Record] = []
     for number, id_ in enumerate(columns["id"]):
         source, _, row = id_.rpartition("#")
@@ -171,6 +172,7 @@ def record_schema() -> pa.Schema:
             ("text", pa.string()),
             ("chosen", turns),
             ("rejected", turns),
+            ("margin", pa.float64()),
             ("label", pa.bool_()),
             *((name, pa.string()) for name in optional),
             ("weight", pa.float64()),

@@ -183,6 +183,16 @@ def weight_of(holder: Mapping[str, Any], path: str) -> float:
     return weight
 
 
+def margin_of(row: Mapping[str, Any]) -> float | None:
+    """Return by how much the better of a row's answers is better; None where it doesn't say.
+
+    Raises:
+        RowError: `margin` is no number from 0 up.
+    """
+    value = row.get("margin")
+    return None if value is None or value == "" else _number(value, "margin", is_switch=False)
+
+
 def _number(value: Any, path: str, *, is_switch: bool) -> float:
     # Tables of text (csv) hold numbers as text.
     try:

@@ -38,7 +38,7 @@ from luthier.corpus.prepared_row import prepared_record
 from luthier.corpus.readers.source import Source
 from luthier.corpus.settings import CorpusSettings
 from luthier.corpus.tool_calls import read_tools
-from luthier.corpus.turns import check_order, text_of, weight_of
+from luthier.corpus.turns import check_order, margin_of, text_of, weight_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,8 @@ def _chat_record(row: Row, origin: Origin, layout: ChatLayout) -> Record:
     tools = read_tools(row.get(layout.tools), layout.tools)
     if has_sides(row, layout.sides):
         shared, chosen, rejected = map(tuple, read_sides(row, layout, prompt))
-        return Record(origin, shared, chosen=chosen, rejected=rejected, tools=tools)
+        margin = margin_of(row)
+        return Record(origin, shared, chosen=chosen, rejected=rejected, margin=margin, tools=tools)
     messages = (*prompt, *read_own_answer(row, layout))
     return Record(origin, messages, label=read_verdict(row, layout.label), tools=tools)
 

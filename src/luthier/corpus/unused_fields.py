@@ -16,7 +16,7 @@ MAX_NAMES = 50
 
 OTHERS = "others"
 MAX_NAME_CHARS = 40
-_IN_ANY_ROW = ("weight", "loss", "train", "chosen", "rejected", *LABELS)
+_IN_ANY_ROW = ("weight", "loss", "train", "chosen", "rejected", "margin", *LABELS)
 
 
 class UnusedFields:

@@ -169,7 +169,7 @@ def pair_row(record: Record, chosen: Rendered, rejected: Rendered) -> Row:
         np.concatenate([labels[0], labels[1][prompt:]]),
         None,
         str(record.origin),
-        Pair(prompt, len(ids[0]) - prompt, record.weight),
+        Pair(prompt, len(ids[0]) - prompt, record.weight, margin=record.margin),
     )
 
 

@@ -36,12 +36,14 @@ class Pair:
         chosen_length: Tokens of the chosen answer, or of the one that is judged.
         weight: Scales the loss of the pair.
         desirable: The verdict on the judged answer; None where two are ranked.
+        margin: By how much the chosen answer is better, where the row says so.
     """
 
     prompt_length: int
     chosen_length: int
     weight: float = 1.0
     desirable: bool | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,8 @@ def _of_pairs(pairs: Sequence[Pair], with_weights: bool) -> dict[str, Any]:
         columns["weight"] = pa.array([pair.weight for pair in pairs], pa.float32())
     if pairs[0].desirable is not None:
         columns["desirable"] = pa.array([pair.desirable for pair in pairs], pa.bool_())
+    if any(pair.margin is not None for pair in pairs):
+        columns["margin"] = pa.array([pair.margin or 0.0 for pair in pairs], pa.float32())
     return columns
 
 
