@@ -11,7 +11,7 @@ import torch
 
 from luthier.core.errors import ModelError, SettingsError
 from luthier.models.adapters import apply_tuning, count_parameters, linear_names
-from luthier.models.settings import FullTuning, LoraTuning
+from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
 
 Make = Callable[..., Any]
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -36,6 +36,21 @@ def test_full_trains_everything(make_model: Make) -> None:
     model.requires_grad_(False)
     assert apply_tuning(model, FullTuning()) is model
     assert trained(model) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("tuning", [FullTuning(), FreezeTuning()])
+def test_whole_weights_lie_as_torch_lays_them(make_folder: Make, tuning: Any) -> None:
+    """In a file they lie where its header ends, and rounding differs from file to file."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(make_folder()), dtype=torch.float32)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    places = {p.data_ptr() % 64 for p in model.parameters()}
+    assert places != {0}, "else this test says nothing"
+    tuned = apply_tuning(model, tuning)
+    assert {p.data_ptr() % 64 for p in tuned.parameters()} == {0}
+    for name, weight in tuned.state_dict().items():
+        assert torch.equal(weight, before[name])
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3", "gpt2"])

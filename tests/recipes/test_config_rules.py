@@ -27,7 +27,7 @@ NO_ROWS = "is set, and there are no validation rows"
 QUANTISED = "is for LoRA on a frozen base"
 NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
 OWN_LOOP = "is set, and only luthier's own loop looks"
-PT, DPO = "stage: pt", "stage: dpo"
+PT, DPO, RM = "stage: pt", "stage: dpo", "stage: rm"
 DOES_NOT_RANK = "is set, and this stage does not rank answers"
 OF_DOCUMENTS = "and stage: pt learns from documents"
 ONE_RATE = "is set, and trainer: transformers has one learning rate"
@@ -121,6 +121,16 @@ CASES = [
     ("dpo_label_smoothing", "dpo_label_smoothing: 0.1", "stage: kto", DOES_NOT_RANK, DPO),
     ("ld_alpha", "ld_alpha: 0.5", "", DOES_NOT_RANK, DPO),
     ("reference_free", "reference_free: true", "", DOES_NOT_RANK, DPO),
+    *(
+        (name, f"{name}: {value}", RM, "is set, and stage: rm compares rewards", DPO)
+        for name, value in (
+            ("pref_loss", "hinge"), ("pref_beta", 0.2), ("pref_ftx", 0.2),
+            ("reference_free", "true"), ("ld_alpha", 0.5),
+        )
+    ),
+    ("dpo_label_smoothing", "dpo_label_smoothing: 0.1", RM, "is set, and stage: rm compares", DPO),
+    ("center_rewards_coefficient", "center_rewards_coefficient: 0.01", DPO,
+     "is set, and only stage: rm looks", RM),
     ("kto_chosen_weight", "kto_chosen_weight: 2", DPO, "only stage: kto looks", "stage: kto"),
     ("kto_rejected_weight", "kto_rejected_weight: 2", "", "only stage: kto looks", "stage: kto"),
     ("train_on_prompt", "train_on_prompt: true", DPO, "the prompt has no part", "stage: sft"),

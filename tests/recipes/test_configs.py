@@ -20,10 +20,11 @@ CONFIGS = {
     "simpo": "simpo_pairs.yaml",
     "cpo": "cpo_pairs.yaml",
     "kto": "kto_verdicts.yaml",
+    "rm": "rm_lora.yaml",
 }
 """The file of each stage."""
 
-FULL = CONFIGS | {"sft": "sft_full.yaml"}
+FULL = CONFIGS | {"sft": "sft_full.yaml", "rm": "rm_full.yaml"}
 """The same where all weights are trained."""
 
 

@@ -63,6 +63,8 @@ def apply_tuning(
         SettingsError: A named module or layer does not exist in this model.
         ModelError: The adapter can't be loaded.
     """
+    if not isinstance(tuning, LoraTuning):
+        _leave_the_file(model)
     if isinstance(tuning, FullTuning):
         model.requires_grad_(True)
         return model
@@ -96,6 +98,18 @@ def _true_size(parameter: torch.nn.Parameter) -> int:
     # bitsandbytes packs two 4-bit values into one byte.
     packed = type(parameter).__name__ == "Params4bit"
     return parameter.numel() * 2 if packed else parameter.numel()
+
+
+def _leave_the_file(model: torch.nn.Module) -> None:
+    """Give each weight memory of its own, in the place of the file that it is mapped from.
+
+    A product's last bit depends on where its factors lie, and a checkpoint's file is laid out
+    otherwise than the base's: a run that goes on would not be the same. Under an adapter the file is
+    the base's each time.
+    """
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
 
 
 def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:

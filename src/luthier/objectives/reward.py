@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from luthier.contracts.training import LossSum
-from luthier.objectives.metric_sums import calibration_error, pair_metrics
+from luthier.objectives.metric_sums import calibration_error, pair_metrics, weighted_sum
 from luthier.objectives.settings import RewardSettings
 
 if TYPE_CHECKING:
@@ -65,9 +65,12 @@ def reward_losses(
     return losses_P + centering * (chosen_P + rejected_P) ** 2 if centering else losses_P
 
 
-def reward_loss(rewards: PairRewards, settings: RewardSettings) -> LossSum:
-    """Sum `reward_losses` over pairs; `weight` is their number.
+def reward_loss(
+    rewards: PairRewards, settings: RewardSettings, weights_P: torch.Tensor | None = None
+) -> LossSum:
+    """Sum `reward_losses` over pairs, each times its weight; `weight` is the sum of these.
 
+    Metrics are of pairs, whatever they weigh; `weights_P` of None is 1 each.
     `rewards/calibration_error` holds the model's sureness, sigmoid of the difference of two
     rewards, against its accuracy; margins play no part in it.
     """
@@ -75,9 +78,10 @@ def reward_loss(rewards: PairRewards, settings: RewardSettings) -> LossSum:
         rewards.chosen, rewards.rejected, rewards.margins, settings.center_rewards_coefficient
     )
     calibration = calibration_error(rewards.chosen - rewards.rejected)
+    total, weight = weighted_sum(losses_P, weights_P)
     return LossSum(
-        total=losses_P.sum(),
-        weight=losses_P.new_full((), len(losses_P)),
+        total=total,
+        weight=weight,
         num_tokens=rewards.num_tokens,
         metrics={
             **pair_metrics(rewards.chosen, rewards.rejected),
@@ -93,7 +97,8 @@ class RewardModelling:
     Attributes:
         settings: The centring.
         score: Computes the rewards of a batch's pairs.
-        count_pairs: Returns the pairs of a batch, as a scalar tensor, without running a model.
+        count_pairs: Returns the pairs of a batch, or the sum of their weights, as a scalar tensor,
+            without running a model.
     """
 
     settings: RewardSettings
@@ -101,9 +106,9 @@ class RewardModelling:
     count_pairs: Callable[[Batch], torch.Tensor]
 
     def weight(self, batch: Batch) -> torch.Tensor:
-        """Return the number of pairs."""
+        """Return the number of pairs, or the sum of their weights."""
         return self.count_pairs(batch)
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> LossSum:
         """Run the model on a batch of pairs and sum their losses."""
-        return reward_loss(self.score(model, batch), self.settings)
+        return reward_loss(self.score(model, batch), self.settings, batch.get("weight"))

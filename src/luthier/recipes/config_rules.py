@@ -58,6 +58,10 @@ def _ranks(config: RunConfig) -> bool:
     return _is_judged(config) and config.run.stage != "kto"
 
 
+def _is_rewarding(config: RunConfig) -> bool:
+    return config.run.stage == "rm"
+
+
 def _is_not(*stages: str) -> Callable[[RunConfig], bool]:
     return lambda config: config.run.stage not in stages
 
@@ -111,9 +115,12 @@ _OF_CONVERSATIONS = (
 )
 
 _OF_PAIRS = ("pref_ftx", "dpo_label_smoothing", "ld_alpha", "reference_free")
+_OF_LOG_PROBS = ("pref_loss", "pref_beta", *_OF_PAIRS)
+_REWARDS = "is set, and stage: rm compares rewards, not log-probabilities"
 _JUDGED = "is set, and answers are judged as a whole: the prompt has no part in it"
 _NO_TOKENS = "is set, and it is the loss of tokens that it changes, not of answers"
 _TAKE_OUT = "Take it out."
+_TAKE_OUT_OR_DPO = "Take it out, or set stage: dpo."
 
 STEP_RULES: tuple[Rule, ...] = tuple(_step_rules())
 
@@ -298,6 +305,13 @@ RULES: tuple[Rule, ...] = (
     *(
         Rule(name, _is_not("kto"), "is set, and only stage: kto looks at it", _TAKE_OUT)
         for name in ("kto_chosen_weight", "kto_rejected_weight")
+    ),
+    *(Rule(name, _is_rewarding, _REWARDS, _TAKE_OUT_OR_DPO) for name in _OF_LOG_PROBS),
+    Rule(
+        "center_rewards_coefficient",
+        _is_not("rm"),
+        "is set, and only stage: rm looks at it",
+        "Set stage: rm, or take it out.",
     ),
     *(Rule(name, _is_judged, _JUDGED, _TAKE_OUT) for name in ("train_on_prompt", "mask_history")),
     *(

@@ -17,6 +17,7 @@ from luthier.engine.precision import Precision, choose_device, choose_precision
 from luthier.evaluation.token_losses import token_losses
 from luthier.models.adapters import apply_tuning, count_parameters
 from luthier.models.load import check_model_path, load_model
+from luthier.models.reward_model import auto_class, check_kind
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.estimate import Estimate, estimate_run
 from luthier.recipes.machine import available_memory, measure_matrix_rates
@@ -25,6 +26,7 @@ from luthier.recipes.packed import settle_packing
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
 from luthier.recipes.shown_rows import ShownRow, answers_of, show_row
+from luthier.recipes.stages import stage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +103,19 @@ def shape_of(config: RunConfig) -> ModelShape:
         ModelError: It is no causal language model, or of a kind that transformers doesn't know.
         SettingsError: The settings name modules that it does not have.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
+    kind = stage_of(config).model_kind
     name, trust = config.model.model_name_or_path, config.model.trust_remote_code
     try:
         found = AutoConfig.from_pretrained(
             name, trust_remote_code=trust, revision=config.model.model_revision
         )
+        check_kind(found, kind, name)
+        if kind == "reward":
+            found.num_labels = 1
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(found, trust_remote_code=trust)
+            model = auto_class(kind).from_config(found, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"transformers can't build this model: {str(error).strip().splitlines()[0]}",

@@ -28,7 +28,6 @@ from luthier.models.load import load_model
 from luthier.models.rms_norm import lighten_norms
 from luthier.models.save import TakenModel, save_model, take_model
 from luthier.models.tied_embedding import use_sparse_gradient
-from luthier.objectives.find_head import find_head
 from luthier.objectives.head import Head
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.execution import settle_execution
@@ -134,7 +133,7 @@ def load_tuned(
     Raises:
         LuthierError: It can't be loaded, or not be tuned or packed in this way.
     """
-    is_lora = config.tuning.finetuning_type == "lora"
+    is_lora, stage = config.tuning.finetuning_type == "lora", stage_of(config)
     # What is trained is kept in float32; a frozen base may as well be stored as it is computed.
     dtype = precision.dtype if is_lora else torch.float32
     weights = str(checkpoint / "model") if checkpoint else None
@@ -145,6 +144,7 @@ def load_tuned(
         dtype=dtype,
         weights_from=None if is_lora else weights,
         packed=config.batches.is_packed,
+        kind=stage.model_kind,
     )
     liger_notice = None
     if config.model.use_liger_kernel:
@@ -168,7 +168,7 @@ def load_tuned(
     is_plain = device.type == "cpu" and precision.name == "fp32"
     if config.run.trainer == "luthier" or is_plain:
         with precision.autocast():
-            head, head_notice = find_head(model)
+            head, head_notice = stage.find_head(model)
     return TunedModel(model, head, (*loaded.notices, liger_notice, head_notice))
 
 

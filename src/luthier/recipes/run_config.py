@@ -42,7 +42,7 @@ from luthier.models.settings import (
     QuantizationSettings,
     TuningSettings,
 )
-from luthier.objectives.settings import ObjectiveSettings, PreferenceSettings
+from luthier.objectives.settings import ObjectiveSettings, PreferenceSettings, RewardSettings
 
 STEP_SETTINGS: Mapping[str, type[Settings]] = {
     "repair": RepairSettings,
@@ -74,9 +74,10 @@ STAGE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 class RunSettings(Settings):
     """The run as a whole."""
 
-    stage: Literal["sft", "pt", "dpo", "orpo", "simpo", "cpo", "kto"] = "sft"
+    stage: Literal["sft", "pt", "dpo", "orpo", "simpo", "cpo", "kto", "rm"] = "sft"
     """What is learned: sft (to answer, from conversations), pt (text, from documents), dpo, orpo,
-    simpo or cpo (which of two answers is better), kto (from answers that are wanted or not)."""
+    simpo or cpo (which of two answers is better), kto (from answers that are wanted or not), rm
+    (to give the better of two answers the higher reward: a reward model)."""
 
     output_dir: str = "output"
     """Folder of the run: settings, metrics, checkpoints, and the model at its top."""
@@ -118,6 +119,7 @@ class RunConfig(Settings):
     batches: BatchSettings = BatchSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     preference: PreferenceSettings = PreferenceSettings()
+    reward: RewardSettings = RewardSettings()
     optimizer: OptimizerSettings = AdamWOptimizer()
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()

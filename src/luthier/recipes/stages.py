@@ -9,7 +9,8 @@ field for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from luthier.batches.collate import Collate
@@ -21,17 +22,26 @@ from luthier.contracts.notice import Notice
 from luthier.contracts.training import Evaluator, Objective
 from luthier.dataset.documents import DOCUMENTS
 from luthier.dataset.judged import PAIRS, VERDICTS
+from luthier.dataset.padding import resolve_for_rewards
 from luthier.dataset.side import CONVERSATIONS, RowKind
 from luthier.dataset.templates import resolve_template
 from luthier.engine.memory import Split, undivided
 from luthier.evaluation.bits_per_byte import BitsPerByte
 from luthier.models.packing_support import PackingSupport, check_packed, packing_support
+from luthier.models.reward_model import ModelKind
 from luthier.models.segments import packed_inputs
-from luthier.models.shared_prefixes import check_shared_prefixes, shared_prefix_support
+from luthier.models.shared_prefixes import (
+    check_shared_prefixes,
+    hidden_states,
+    shared_prefix_support,
+)
+from luthier.objectives.find_head import find_head
 from luthier.objectives.head import Head
 from luthier.objectives.kto import KahnemanTverskyOptimization
+from luthier.objectives.pair_rewards import RewardScorer, reward_head
 from luthier.objectives.pair_scores import AnswerScorer, PairScorer, count_pairs
 from luthier.objectives.preference import PreferenceOptimization
+from luthier.objectives.reward import RewardModelling
 from luthier.objectives.sft import SupervisedFineTuning, model_inputs
 from luthier.recipes.run_config import RunConfig
 
@@ -83,6 +93,12 @@ UNCUT_ANSWERS = Layout(
 """The same; but what a batch is compared with is estimated from all of it, so it is never cut."""
 
 
+REWARDED_ANSWERS = replace(
+    SHARED_PROMPTS, check=partial(check_shared_prefixes, outputs=hidden_states)
+)
+"""The same for a model that gives each answer a number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage of training.
@@ -97,6 +113,8 @@ class Stage:
         auto_packing: What `packing: auto` is with a model whose rows can be packed.
         needs_reference: Whether the model before training is what the trained one is compared with.
         sections: Names of the sections of settings that this stage reads beside the common ones.
+        model_kind: What the model is loaded and saved for.
+        find_head: Finds the head of the loaded and tuned model, or says why there is none.
     """
 
     settle_tokenizer: Callable[[Any, str], tuple[Any, Sequence[Notice]]]
@@ -107,6 +125,8 @@ class Stage:
     auto_packing: Literal["padding_free", True] = "padding_free"
     needs_reference: Callable[[RunConfig], bool] = lambda _config: False
     sections: tuple[str, ...] = ()
+    model_kind: ModelKind = "causal_lm"
+    find_head: Callable[[Any], tuple[Head | None, Notice | None]] = find_head
 
 
 def stage_of(config: RunConfig) -> Stage:
@@ -136,6 +156,11 @@ def _preference(config: RunConfig, head: Head | None, _in_training: bool) -> Obj
 
 def _kto(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
     return KahnemanTverskyOptimization(config.preference, AnswerScorer(head), count_pairs)
+
+
+def _reward(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
+    assert head is not None, "a reward model that was loaded has a head"
+    return RewardModelling(config.reward, RewardScorer(head), count_pairs)
 
 
 _PREFERENCE = Stage(
@@ -168,6 +193,15 @@ STAGES: Mapping[str, Stage] = {
         layout=UNCUT_ANSWERS,
         needs_reference=lambda _config: True,
         sections=("preference",),
+    ),
+    "rm": Stage(
+        settle_tokenizer=resolve_for_rewards,
+        rows=PAIRS,
+        objective=_reward,
+        layout=REWARDED_ANSWERS,
+        sections=("reward",),
+        model_kind="reward",
+        find_head=lambda model: (reward_head(model), None),
     ),
 }
 """Each stage by the name that the setting `stage` has for it. Those that compare two answers differ

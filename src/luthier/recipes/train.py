@@ -62,7 +62,7 @@ class TrainResult:
         evaluations: All of the run, those before a stop included: step and `eval_...` metrics.
         seconds: Time of this process's part.
         can_go_on: Whether there is a checkpoint.
-        can_chat: Whether the model has a chat template.
+        can_chat: Whether the model writes answers, and has a chat template.
     """
 
     folder: Path
@@ -147,6 +147,7 @@ def run_training(
         evaluations = read_evaluations(folder / METRICS)
         can_go_on = bool(list_checkpoints(folder))
         can_chat = job.data.tokenizer.chat_template is not None
+        can_chat = can_chat and stage_of(config).model_kind == "causal_lm"
         result = TrainResult(folder, progress, evaluations, seconds, can_go_on, can_chat)
         if result.finished:
             save_final_model(job, folder)
