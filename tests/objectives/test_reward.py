@@ -102,3 +102,22 @@ def test_one_batch_of_8_is_8_batches_of_1() -> None:
             first += other
         assert first.mean() == pytest.approx(metric.mean(), rel=1e-5), name
     assert "rewards/calibration_error" in whole.metrics
+
+
+def test_weights_scale_pairs_and_the_divisor_but_no_metric() -> None:
+    random = torch.Generator().manual_seed(2)
+    chosen, rejected = torch.randn(2, 6, generator=random)
+    weights = torch.tensor([0.0, 1.0, 2.0, 0.5, 1.0, 1.0])
+    rewards = PairRewards(chosen, rejected, TOKENS)
+    plain = reward_loss(rewards, settings_of(0.1))
+    loss = reward_loss(rewards, settings_of(0.1), weights)
+    expected = (weights * reward_losses(chosen, rejected, None, 0.1)).sum()
+    torch.testing.assert_close(loss.total, expected)
+    assert loss.weight.item() == 5.5
+    for name, metric in loss.metrics.items():
+        assert metric.mean() == plain.metrics[name].mean()
+    objective = RewardModelling(
+        settings_of(0.1), lambda _model, _batch: rewards, lambda batch: batch["weight"].sum()
+    )
+    found = objective(torch.nn.Identity(), {"weight": weights})
+    assert torch.equal(found.total, loss.total)

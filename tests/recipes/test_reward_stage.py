@@ -55,9 +55,7 @@ def open_scorer(run: Any, base: Path) -> Any:
     if not (run.folder / "adapter_config.json").is_file():
         return auto.from_pretrained(str(run.folder)).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(str(run.folder))
-    model = auto.from_pretrained(
-        str(base), num_labels=1, pad_token_id=tokenizer.pad_token_id
-    )
+    model = auto.from_pretrained(str(base), num_labels=1, pad_token_id=tokenizer.pad_token_id)
     return PeftModel.from_pretrained(model, str(run.folder)).eval()
 
 
@@ -70,8 +68,10 @@ def rewards(run: Any, base: Path, rows: list[dict[str, Any]]) -> dict[str, torch
     model, found = open_scorer(run, base), {}
     for side in ("chosen", "rejected"):
         chats = [
-            [{"role": "user", "content": row["prompt"]},
-             {"role": "assistant", "content": row[side]}]
+            [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row[side]},
+            ]
             for row in rows
         ]
         inputs = tokenizer.apply_chat_template(
@@ -138,7 +138,9 @@ def test_training_goes_on_from_a_reward_model(rm_run: Any):
         output_dir=str(rm_run.folder / "again"),
         max_steps=1,
     )
-    assert again.result.first_eval["eval_loss"] == pytest.approx(first.result.last_eval["eval_loss"])
+    assert again.result.first_eval["eval_loss"] == pytest.approx(
+        first.result.last_eval["eval_loss"]
+    )
     with pytest.raises(ModelError, match="this is a reward model"):
         rm_run.train(
             stage="dpo", model_name_or_path=str(first.folder), output_dir=str(rm_run.folder / "dpo")
@@ -163,7 +165,9 @@ def test_a_pad_token_that_ends_answers_is_replaced(rm_run: Any, tiny_llama: Any,
     tokenizer = load_tiny("chatml")
     tokenizer.pad_token = tokenizer.eos_token
     # Without the line break that chatml writes behind it, answers end with this very token.
-    tokenizer.chat_template = tokenizer.chat_template.replace("'<|im_end|>' + '\\n'", "'<|im_end|>'")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "'<|im_end|>' + '\\n'", "'<|im_end|>'"
+    )
     rm_run.model = tiny_llama("odd", tokenizer=tokenizer)
     run = rm_run.train(model_name_or_path=str(rm_run.model), finetuning_type="full")
     assert any(notice.setting == "pad_token" for notice in run.screen.notices)
@@ -172,9 +176,7 @@ def test_a_pad_token_that_ends_answers_is_replaced(rm_run: Any, tiny_llama: Any,
         assert float(values.mean()) == pytest.approx(last[f"eval_rewards/{side}"], rel=1e-4)
 
 
-def test_a_base_without_a_class_for_it(
-    rm_run: Any, tmp_path: Path, load_tiny: Any, recorder: Any
-):
+def test_a_base_without_a_class_for_it(rm_run: Any, tmp_path: Path, load_tiny: Any, recorder: Any):
     from transformers import GraniteConfig, GraniteForCausalLM
 
     tokenizer = load_tiny("chatml")

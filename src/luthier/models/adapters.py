@@ -103,9 +103,9 @@ def _true_size(parameter: torch.nn.Parameter) -> int:
 def _leave_the_file(model: torch.nn.Module) -> None:
     """Give each weight memory of its own, in the place of the file that it is mapped from.
 
-    A product's last bit depends on where its factors lie, and a checkpoint's file is laid out
-    otherwise than the base's: a run that goes on would not be the same. Under an adapter the file is
-    the base's each time.
+    A product's last bit depends on where its factors lie, and a checkpoint's file may be laid out
+    otherwise than the base's: a run that goes on would not be the same. Under an adapter it is the
+    base's file each time.
     """
     for parameter in model.parameters():
         if parameter.device.type == "cpu":
