@@ -202,6 +202,10 @@ def test_a_language_models_adapter_is_merged_and_not_trained_on(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     scorer = tmp_path / "rm"
     save_model(shaken(model), word_tokenizer, scorer, [3])
+    from peft import AutoPeftModelForSequenceClassification
+
+    opened: Any = AutoPeftModelForSequenceClassification.from_pretrained(str(scorer), num_labels=1)
+    torch.testing.assert_close(rewards(opened), rewards(model), rtol=1e-4, atol=1e-5)
     with pytest.raises(ModelError, match="a reward model's: it gives answers a number"):
         apply_tuning(load(base, "causal_lm"), LoraTuning(), str(scorer))
 

@@ -202,6 +202,17 @@ def test_auto_recomputes_only_where_memory_asks_for_it():
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
+def test_a_reward_models_table_is_no_head(tiny_llama: Any, is_tied: bool):
+    from transformers import AutoModelForSequenceClassification
+
+    folder = str(tiny_llama(tie_word_embeddings=is_tied))
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    count = count_parameters(model)
+    table = model.get_input_embeddings().weight.numel()
+    assert model_shape(model, count).matrix_parameters == count.total - table
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
 def test_the_shape_of_a_model(tiny_llama: Any, is_tied: bool):
     from transformers import AutoModelForCausalLM
 

@@ -117,17 +117,32 @@ def test_shared_prompts_and_separate_rows_take_the_same_steps(rm_run: Any):
     assert shared == pytest.approx(separate, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("finetuning_type", ["lora", "full", "freeze"])
-def test_a_run_that_was_stopped_ends_with_the_same_bits(rm_run: Any, finetuning_type: str):
-    whole = rm_run.train(finetuning_type=finetuning_type, output_dir=str(rm_run.folder / "whole"))
-    rm_run.train(finetuning_type=finetuning_type, stop_after=7)
-    run = rm_run.train("--resume_from_checkpoint", finetuning_type=finetuning_type)
+@pytest.mark.parametrize(
+    ("finetuning_type", "bf16"),
+    [("lora", False), ("lora", True), ("full", False), ("full", True), ("freeze", False)],
+)
+def test_a_run_that_was_stopped_ends_with_the_same_bits(
+    rm_run: Any, finetuning_type: str, bf16: bool
+):
+    settings = {"finetuning_type": finetuning_type, "bf16": bf16}
+    whole = rm_run.train(**settings, output_dir=str(rm_run.folder / "whole"))
+    rm_run.train(**settings, stop_after=7)
+    run = rm_run.train("--resume_from_checkpoint", **settings)
     assert run.screen.started_at == 7
     names = {path.name for path in whole.folder.glob("*.safetensors")}
     assert names
     for name in names:
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
     assert run.result.last_eval["eval_loss"] == whole.result.last_eval["eval_loss"]
+
+
+def test_activations_are_recomputed_to_the_same_numbers(rm_run: Any):
+    runs = [
+        rm_run.train(gradient_checkpointing=asked, output_dir=str(rm_run.folder / str(asked)))
+        for asked in (True, False)
+    ]
+    recomputed, kept = (run.losses() for run in runs)
+    assert recomputed == pytest.approx(kept, rel=1e-4)
 
 
 def test_training_goes_on_from_a_reward_model(rm_run: Any):

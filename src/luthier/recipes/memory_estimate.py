@@ -291,7 +291,8 @@ def model_shape(model: Any, count: ParameterCount) -> ModelShape:
     """
     config = model.config.get_text_config()
     embedding = model.get_input_embeddings().weight.numel()
-    tied = config.tie_word_embeddings
+    # A reward model has no head that could share the table.
+    tied = config.tie_word_embeddings and model.get_output_embeddings() is not None
     num_heads = _size(config, "num_attention_heads") or 1
     width = _size(config, "head_dim") or config.hidden_size // num_heads
     num_kv_heads = _size(config, "num_key_value_heads") or num_heads
