@@ -117,6 +117,37 @@ def test_dropout_of_the_heads_adapter_is_applied(tiny_model: Any, random_batch: 
     assert len(dropped) == 3
 
 
+@pytest.mark.parametrize("num_tokens", [3, 20], ids=["as a low-rank term", "as a copy"])
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_rows_of_single_tokens(
+    family_model: Callable[[str], Any], random_batch: Make, is_tied: bool, num_tokens: int
+) -> None:
+    tokens = list(range(5, 5 + num_tokens))
+    rows = {name: tokens for name in ("model.embed_tokens", "lm_head")[: 1 if is_tied else 2]}
+    model = family_model("Llama" if is_tied else "Qwen3")
+    tuned = lora_model(model, target_modules=["q_proj"], trainable_token_indices=rows)
+    deltas = [p for name, p in tuned.named_parameters() if "trainable_tokens_delta" in name]
+    assert len(deltas) == len(rows)
+    with torch.no_grad():
+        for delta in deltas:
+            delta += 0.3 * torch.randn_like(delta)
+    batch = random_batch((12, 30))
+    assert_same_as_logits(tuned, batch)
+    assert all(delta.grad is not None and delta.grad.any() for delta in deltas)
+    head, _ = find_head(tuned)
+    assert head is not None
+    assert not head.trained
+    objective, plain = SupervisedFineTuning(head=head), SupervisedFineTuning()
+    with torch.no_grad():
+        on = float(objective(tuned, batch).total)
+        tuned.merge_adapter()
+        assert float(objective(tuned, batch).total) == pytest.approx(on, rel=1e-5)
+        with tuned.disable_adapter():
+            off = float(objective(tuned, batch).total)
+            assert off == pytest.approx(float(plain(tuned, batch).total), rel=1e-5)
+        assert off != pytest.approx(on, rel=1e-3)
+
+
 def test_under_autocast_too(tiny_model: Any, random_batch: Make) -> None:
     tuned, batch = lora_model(tiny_model), random_batch()
     with torch.autocast("cpu", torch.bfloat16):

@@ -24,6 +24,7 @@ from luthier.models.module_names import check_modules
 from luthier.models.reward_model import SCORE, TASK_TYPES, kind_of
 from luthier.models.safety import check_adapter_folder
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
+from luthier.models.vocabulary import check_token_rows, refuse_frozen_rows, rows_for_lora
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ def apply_tuning(
     *,
     merged: Sequence[str] = (),
     is_checkpoint: bool = False,
+    new_token_ids: Sequence[int] | None = None,
 ) -> Any:
     """Make a model's parameters trainable as the settings say.
 
@@ -55,13 +57,16 @@ def apply_tuning(
         merged: Adapters that are merged into the base first.
         is_checkpoint: Whether the adapter is one of a run that goes on: of what it holds then, only
             the part that was trained is trained on.
+        new_token_ids: Tokens whose rows of embeddings and head are trained, too; the model has them
+            already. None: those that the adapter trains.
 
     Returns:
         The model, wrapped by peft for LoRA.
 
     Raises:
-        SettingsError: A named module or layer does not exist in this model.
-        ModelError: The adapter can't be loaded.
+        SettingsError: A named module or layer does not exist in this model; or there are new
+            tokens, and their rows would not be trained.
+        ModelError: The adapter can't be loaded, or its tokens are others.
     """
     if not isinstance(tuning, LoraTuning):
         _leave_the_file(model)
@@ -69,15 +74,17 @@ def apply_tuning(
         model.requires_grad_(True)
         return model
     if isinstance(tuning, FreezeTuning):
-        return freeze_layers(model, tuning)
+        freeze_layers(model, tuning)
+        refuse_frozen_rows(model, new_token_ids or ())
+        return model
     terms: dict[str, Term] = {}
     for name in merged:
         with _adapter_errors(name):
             terms = join_terms(terms, read_terms(model, _checked_folder(name)))
     if adapter:
-        tuned = _continue_lora(model, adapter, is_checkpoint)
+        tuned = _continue_lora(model, adapter, is_checkpoint, new_token_ids)
     else:
-        tuned = _add_lora(model, tuning)
+        tuned = _add_lora(model, tuning, new_token_ids or ())
     if terms and _has_dora(tuned):
         raise ModelError(
             "the adapter that is trained is a DoRA, whose magnitudes are those of a whole matrix",
@@ -112,7 +119,7 @@ def _leave_the_file(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.clone()
 
 
-def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
+def _add_lora(model: PreTrainedModel, tuning: LoraTuning, new_token_ids: Sequence[int]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     target: str | list[str] = "all-linear"
@@ -132,13 +139,15 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
     kind = kind_of(model)
     # A reward model's head begins at random: it is trained whole.
     extra += [SCORE] if kind == "reward" and SCORE not in extra else []
+    rows, whole = rows_for_lora(model, new_token_ids, extra)
     config = LoraConfig(
         task_type=TASK_TYPES[kind],
         r=tuning.lora_rank,
         lora_alpha=tuning.lora_alpha or 2 * tuning.lora_rank,
         lora_dropout=tuning.lora_dropout,
         target_modules=target,
-        modules_to_save=extra or None,
+        modules_to_save=[*extra, *whole] or None,
+        trainable_token_indices=rows or None,
         use_rslora=tuning.use_rslora,
         use_dora=tuning.use_dora,
         init_lora_weights="gaussian" if tuning.lora_init == "gaussian" else True,
@@ -150,12 +159,19 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning) -> Any:
     return tuned
 
 
-def _continue_lora(model: PreTrainedModel, adapter: str, is_checkpoint: bool) -> Any:
+def _continue_lora(
+    model: PreTrainedModel,
+    adapter: str,
+    is_checkpoint: bool,
+    new_token_ids: Sequence[int] | None,
+) -> Any:
     from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
     with _adapter_errors(adapter):
         folder = _checked_folder(adapter)
         _check_purpose(model, folder)
+        if new_token_ids is not None:
+            check_token_rows(folder, new_token_ids)
         trained = trained_part(folder) if is_checkpoint else None
         if trained is not None:
             tuned = go_on_from_joined(model, folder, trained)

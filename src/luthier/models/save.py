@@ -126,9 +126,15 @@ def _take_adapter(model: Any, as_copy: bool) -> tuple[int, Callable[[Path], None
     from safetensors.torch import save_file
 
     name = model.active_adapter
-    state: State = get_peft_model_state_dict(model, adapter_name=name)
     base = model.get_base_model()
     config = _config_to_write(model, name)
+    # Left to itself, peft saves embeddings and head whole as soon as they were resized. What is
+    # trained of them is in the adapter's own tensors, and no one needs the rest.
+    has_own = config.trainable_token_indices or config.modules_to_save
+    embeddings = False if has_own else "auto"
+    state: State = get_peft_model_state_dict(
+        model, adapter_name=name, save_embedding_layers=embeddings
+    )
     trained = None
     if joined := joined_adapter(model, state, config):
         state, config, trained = joined.state, joined.config, joined.trained

@@ -30,6 +30,17 @@ class ModelSettings(Settings):
     trust_remote_code: bool = False
     """Run Python code that the model folder brings. It can do anything that you can."""
 
+    new_special_tokens: list[str] = []
+    """Tokens to add that are marks, not words, such as `<tool_call>`: a comma string or a list.
+    Text that is shown leaves them out."""
+
+    add_tokens: list[str] = []
+    """Tokens to add that are words: a comma string or a list."""
+
+    resize_vocab: bool | None = None
+    """Give new tokens rows in embeddings and head, and train these (with LoRA: these alone).
+    Default: where there are new tokens. true insists that there are."""
+
     flash_attn: Literal["auto", "fa2", "sdpa", "eager"] = "auto"
     """Attention kernel. A bare --flash_attn means fa2. What is missing is replaced and said."""
 
@@ -58,6 +69,28 @@ class ModelSettings(Settings):
         if not all(names):
             raise ValueError("adapter_name_or_path has a comma with no adapter beside it")
         return ",".join(map(_at_home, names))
+
+    @field_validator("new_special_tokens", "add_tokens", mode="before")
+    @classmethod
+    def _split_tokens(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [token.strip() for token in value.split(",") if token.strip()]
+        return [] if value is None else value
+
+    @model_validator(mode="after")
+    def _tokens_once(self) -> ModelSettings:
+        seen: set[str] = set()
+        for token in self.new_tokens:
+            if not token.strip() or token in seen:
+                what = "twice" if token in seen else "and it is nothing but space"
+                raise ValueError(f"new_special_tokens and add_tokens have {token!r} {what}")
+            seen.add(token)
+        return self
+
+    @property
+    def new_tokens(self) -> list[str]:
+        """The tokens to add, the special ones first."""
+        return [*self.new_special_tokens, *self.add_tokens]
 
     @property
     def adapters(self) -> list[str]:

@@ -120,6 +120,7 @@ def _kind(module: torch.nn.Module) -> str:
 _LINEAR = "torch.nn.modules.linear.Linear"
 _LORA = "peft.tuners.lora.layer.Linear"
 _SAVED = "peft.utils.other.ModulesToSaveWrapper"
+_TOKENS = "peft.utils.other.TrainableTokensWrapper"
 
 
 def unsupported_head(projection: Any) -> str | None:
@@ -132,7 +133,7 @@ def unsupported_head(projection: Any) -> str | None:
     if kind == _LORA:
         if any(projection.lora_variant.values()) or any(projection.lora_bias.values()):
             return "the head's adapter is more than a low-rank product"
-    elif kind not in (_LINEAR, _SAVED):
+    elif kind not in (_LINEAR, _SAVED, _TOKENS):
         return f"its head is a {type(projection).__name__}, not a plain linear layer"
     layer = linear_layer(projection)
     if _kind(layer) != _LINEAR:
@@ -147,6 +148,8 @@ def linear_layer(projection: Any) -> Any:
     kind = _kind(projection)
     if kind == _LORA:
         return projection.base_layer
+    if kind == _TOKENS:
+        return projection.original_module
     if kind == _SAVED:
         if projection.disable_adapters or not projection.active_adapters:
             return projection.original_module
@@ -161,6 +164,8 @@ def head_parts(projection: Any, hidden_ND: torch.Tensor) -> HeadParts:
     second product of rank R, where merging would cost a copy of the matrix.
     """
     layer = linear_layer(projection)
+    if _kind(projection) == _TOKENS and _trained_rows(projection):
+        return _with_trained_rows(projection, hidden_ND)
     low_rank = _low_rank(projection, hidden_ND) if _kind(projection) == _LORA else None
     return HeadParts(layer.weight, layer.bias, low_rank)
 
@@ -183,3 +188,33 @@ def _low_rank(lora: Any, hidden_ND: torch.Tensor) -> LowRank | None:
     if len(inputs) < 2:
         return (inputs[0], matrices[0]) if inputs else None
     return torch.cat(inputs, dim=1), torch.cat(matrices, dim=1)
+
+
+def _trained_rows(wrapper: Any) -> list[str]:
+    """Return the adapters that are active and have rows of their own in the head's matrix."""
+    adapter = wrapper.token_adapter
+    if adapter.disable_adapters and adapter.merged:
+        adapter.unmerge()
+    if adapter.disable_adapters or adapter.merged:
+        return []
+    return [name for name in adapter.active_adapters if name in adapter.trainable_tokens_delta]
+
+
+def _with_trained_rows(wrapper: Any, hidden_ND: torch.Tensor) -> HeadParts:
+    """Return the parts of a head in which single rows are trained.
+
+    `weight` as peft gives it is a copy, and its gradient is as large. But that some rows are others
+    is a low-rank term as well: the rows' change, times a matrix of ones in their places. It is the
+    better way as long as the rows are few.
+    """
+    adapter, weight_VD = wrapper.token_adapter, wrapper.original_module.weight
+    names = _trained_rows(wrapper)
+    tokens = torch.tensor([i for name in names for i in adapter.token_indices[name]])
+    tokens = tokens.to(weight_VD.device)
+    if len(tokens) > weight_VD.shape[1] // 4:
+        return HeadParts(wrapper.weight, None, None)
+    rows_RD = torch.cat([adapter.trainable_tokens_delta[name] for name in names])
+    change_RD = rows_RD.to(weight_VD.dtype).float() - weight_VD[tokens].float()
+    places_VR = torch.zeros(len(weight_VD), len(tokens), device=weight_VD.device)
+    places_VR[tokens, torch.arange(len(tokens), device=tokens.device)] = 1
+    return HeadParts(weight_VD, None, (hidden_ND.float() @ change_RD.t(), places_VR))

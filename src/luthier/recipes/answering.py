@@ -28,6 +28,7 @@ from luthier.models.adapters import apply_tuning, count_parameters
 from luthier.models.load import load_model, local_folder
 from luthier.models.reward_model import TASK_TYPES
 from luthier.models.settings import LoraTuning, ModelSettings, QuantizationSettings
+from luthier.models.vocabulary import add_token_rows
 from luthier.recipes.config_file import read_config_file
 from luthier.recipes.config_layout import sections
 from luthier.recipes.run_folder import RUN_YAML
@@ -115,6 +116,7 @@ def load_answering_model(
     ).model
     size = f"{format_count(count_parameters(model).total)} parameters"
     if place.adapter is not None:
+        add_token_rows(model, range(model.get_input_embeddings().weight.shape[0], len(tokenizer)))
         model = apply_tuning(model, LoraTuning(), str(place.adapter))
         _match_whole_modules(model, weight_type)
         if weight_type == torch.float32:

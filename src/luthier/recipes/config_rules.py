@@ -344,6 +344,18 @@ RULES: tuple[Rule, ...] = (
         "Merge it into the unquantised model first, or take the quantisation out.",
     ),
     Rule(
+        "resize_vocab",
+        lambda c: bool(c.model.resize_vocab) and not c.model.new_tokens,
+        "is set, and there are no new tokens",
+        "Give new_special_tokens or add_tokens, or take it out.",
+    ),
+    Rule(
+        "resize_vocab",
+        lambda c: c.model.resize_vocab is False and bool(c.model.new_tokens),
+        "is false, and new tokens need rows that can be trained",
+        "Take it out, or take the new tokens out.",
+    ),
+    Rule(
         "lora_init",
         lambda c: _takes_from_base(c) and c.quantization.bits is not None,
         "takes its part out of the base, and a quantised base can't give it without loss",

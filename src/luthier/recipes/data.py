@@ -9,6 +9,7 @@ from typing import Any
 from luthier.contracts.notice import Notice
 from luthier.core.errors import SettingsError
 from luthier.corpus.settings import CorpusSettings
+from luthier.dataset.new_tokens import add_new_tokens
 from luthier.dataset.prepare import Prepared, prepare
 from luthier.dataset.tokenizer import load_tokenizer
 from luthier.recipes.corpus import prepare_corpus
@@ -25,6 +26,7 @@ class PreparedRun:
 
     Attributes:
         corpus: The manifest of the corpus that the steps left; None where no step is set.
+        new_token_ids: Of the tokens that the settings add and the model's tokenizer does not have.
     """
 
     prepared: Prepared
@@ -32,6 +34,7 @@ class PreparedRun:
     stop_token_ids: tuple[int, ...]
     notices: tuple[Notice, ...]
     corpus: Mapping[str, Any] | None = None
+    new_token_ids: tuple[int, ...] = ()
 
 
 def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
@@ -55,7 +58,7 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
     elif any(source.weight is not None for source in data.sources or ()):
         raise unused_weights()
     rows = stage_of(config).rows
-    tokenizer, notices = run_tokenizer(config)
+    tokenizer, notices, new_token_ids = run_tokenizer(config)
     prepared = prepare(
         data,
         config.tokens,
@@ -67,22 +70,34 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
     )
     screen.data(prepared)
     stops = tuple(rows.stop_token_ids(tokenizer))
-    return PreparedRun(prepared, tokenizer, stops, prepared.notices, corpus)
+    return PreparedRun(prepared, tokenizer, stops, prepared.notices, corpus, new_token_ids)
 
 
-def run_tokenizer(config: RunConfig) -> tuple[Any, Sequence[Notice]]:
-    """Return the tokenizer as the stage of a run wants it, and what had to be replaced.
+def run_tokenizer(config: RunConfig) -> tuple[Any, Sequence[Notice], tuple[int, ...]]:
+    """Return the tokenizer as the stage of a run wants it, what was replaced, and the new ids.
 
     Raises:
         ModelError: It can't be loaded, or its template can't be used.
-        SettingsError: There is no such template.
+        SettingsError: There is no such template; or `resize_vocab` insists on new tokens, and the
+            tokenizer has all of them.
     """
     tokenizer = load_tokenizer(
         config.model.model_name_or_path,
         revision=config.model.model_revision,
         trust_remote_code=config.model.trust_remote_code,
     )
-    return stage_of(config).settle_tokenizer(tokenizer, config.tokens.template)
+    model = config.model
+    # Before the template, whose marks may be among them.
+    new_ids, known = add_new_tokens(tokenizer, model.new_special_tokens, model.add_tokens)
+    if model.resize_vocab and not new_ids:
+        raise SettingsError(
+            "resize_vocab is true, and all new tokens are in the vocabulary already",
+            where=model.model_name_or_path,
+            mend="This model was resized before: take resize_vocab, new_special_tokens and "
+            "add_tokens out.",
+        )
+    tokenizer, notices = stage_of(config).settle_tokenizer(tokenizer, config.tokens.template)
+    return tokenizer, (*known, *notices), new_ids
 
 
 def _prepared_on_the_way(

@@ -18,6 +18,7 @@ from luthier.evaluation.token_losses import token_losses
 from luthier.models.adapters import apply_tuning, count_parameters
 from luthier.models.load import check_model_path, load_model
 from luthier.models.reward_model import auto_class, check_kind
+from luthier.models.vocabulary import add_token_rows
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.estimate import Estimate, estimate_run
 from luthier.recipes.machine import available_memory, measure_matrix_rates
@@ -62,12 +63,13 @@ def inspect_run(
     random = np.random.default_rng(derive_seed(config.run.seed, "inspect"))
     chosen = random.permutation(len(train))[:num_rows].tolist()
     drawn = [answer for index in sorted(chosen) for answer in answers_of(train[index])]
-    shape, device = shape_of(config), choose_device()
+    shape, device = shape_of(config, data.new_token_ids), choose_device()
     precision, precision_notice = choose_precision(config.training, device)
     losses: Sequence[list[float | None] | None] = [None] * len(drawn)
     if with_losses:
         screen.say(f"Loading {config.model.model_name_or_path}")
-        losses = _losses(config, [row for _, row in drawn], precision, device)
+        shown_rows = [row for _, row in drawn]
+        losses = _losses(config, data.new_token_ids, shown_rows, precision, device)
     shown = zip(drawn, losses, strict=True)
     rows = tuple(
         show_row(row, data.tokenizer, values, judgement) for (judgement, row), values in shown
@@ -88,16 +90,25 @@ def inspect_run(
 
 
 def _losses(
-    config: RunConfig, rows: Sequence[dict[str, Any]], precision: Precision, device: torch.device
+    config: RunConfig,
+    new_token_ids: Sequence[int],
+    rows: Sequence[dict[str, Any]],
+    precision: Precision,
+    device: torch.device,
 ) -> list[list[float | None]]:
     """Load the model and compute the loss of every taught token of some rows."""
     dtype = precision.dtype if config.tuning.finetuning_type == "lora" else torch.float32
     model = load_model(config.model, config.quantization, device=device, dtype=dtype).model
+    add_token_rows(model, new_token_ids)
     return [token_losses(model, row, precision=precision, device=device) for row in rows]
 
 
-def shape_of(config: RunConfig) -> ModelShape:
+def shape_of(config: RunConfig, new_token_ids: Sequence[int] = ()) -> ModelShape:
     """Build the model without memory (on the meta device) and count what would be trained.
+
+    Args:
+        config: The run's settings.
+        new_token_ids: Of the tokens that it adds.
 
     Raises:
         ModelError: It is no causal language model, or of a kind that transformers doesn't know.
@@ -123,7 +134,8 @@ def shape_of(config: RunConfig) -> ModelShape:
             mend="Check that it is a causal language model and that the download is complete.",
         ) from error
     with torch.device("meta"):
-        tuned = apply_tuning(model, config.tuning)
+        add_token_rows(model, new_token_ids)
+        tuned = apply_tuning(model, config.tuning, new_token_ids=new_token_ids)
     return model_shape(model, count_parameters(tuned))
 
 

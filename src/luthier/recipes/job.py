@@ -28,6 +28,7 @@ from luthier.models.load import load_model
 from luthier.models.rms_norm import lighten_norms
 from luthier.models.save import TakenModel, save_model, take_model
 from luthier.models.tied_embedding import use_sparse_gradient
+from luthier.models.vocabulary import add_token_rows
 from luthier.objectives.head import Head
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.execution import settle_execution
@@ -146,6 +147,8 @@ def load_tuned(
         packed=config.batches.is_packed,
         kind=stage.model_kind,
     )
+    if is_lora or weights is None:  # A checkpoint of a whole model has its rows.
+        add_token_rows(loaded.model, data.new_token_ids)
     liger_notice = None
     if config.model.use_liger_kernel:
         liger_notice = use_liger_kernels(loaded.model, device)
@@ -156,6 +159,7 @@ def load_tuned(
         (weights or adapter) if is_lora else None,
         merged=() if checkpoint else merged,
         is_checkpoint=checkpoint is not None,
+        new_token_ids=data.new_token_ids,
     )
     if config.run.trainer == "luthier":
         _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)

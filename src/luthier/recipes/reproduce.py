@@ -253,7 +253,7 @@ def _inputs(
 
 
 def _describe_tokenizer(config: RunConfig) -> dict[str, Any]:
-    tokenizer, _ = run_tokenizer(config)
+    tokenizer = run_tokenizer(config)[0]
     kind = stage_of(config).rows
     work = describe_work(config.data, config.tokens, tokenizer, config.run.seed, kind)
     facts = {"tokenizer": work["tokenizer"]}

@@ -23,7 +23,7 @@ _FREE = frozenset(
 
 # What the tensors of a checkpoint belong to: model, adapter, optimiser.
 _FIXED = frozenset(
-    {"model_name_or_path", "optim"}
+    {"model_name_or_path", "optim", "new_special_tokens", "add_tokens"}
     | {
         name
         for part in (LoraTuning, FreezeTuning, FullTuning, QuantizationSettings)
@@ -61,6 +61,9 @@ def run_fingerprint(config: RunConfig, data_key: str, precision: str) -> dict[st
         del values["packing_window"]
     if not config.batches.is_auto:
         del values["train_batch_size"]
+    for name in ("new_special_tokens", "add_tokens"):
+        if tokens := getattr(config.model, name):  # Older checkpoints have no such names.
+            values[name] = str(tokens)
     values |= {"seed": str(config.run.seed), "data": data_key, "precision": precision}
     return values | {"model_name_or_path": config.model.model_name_or_path}
 
