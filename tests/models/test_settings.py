@@ -106,6 +106,28 @@ def test_unknown_beginnings(given: str) -> None:
         LoraTuning(lora_init=given)
 
 
+def test_new_tokens_are_a_comma_string_or_a_list() -> None:
+    settings = ModelSettings(
+        model_name_or_path="m",
+        new_special_tokens="<a>, <b>,",  # type: ignore[arg-type]
+        add_tokens=["all", "two words"],
+    )
+    assert settings.new_tokens == ["<a>", "<b>", "all", "two words"]
+    assert ModelSettings(model_name_or_path="m").new_tokens == []
+    assert ModelSettings(model_name_or_path="m", add_tokens=None).new_tokens == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("special", "words", "problem"),
+    [(["<a>"], ["<a>"], "'<a>' twice"), (["<a>", "<a>"], [], "twice"), ([], [" "], "but space")],
+)
+def test_a_new_token_is_something_and_said_once(
+    special: list[str], words: list[str], problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        ModelSettings(model_name_or_path="m", new_special_tokens=special, add_tokens=words)
+
+
 def test_adapters_come_between_commas() -> None:
     settings = ModelSettings(model_name_or_path="m", adapter_name_or_path="~/a, b")
     assert settings.adapters == [str(Path("~/a").expanduser()), "b"]

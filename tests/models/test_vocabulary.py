@@ -156,7 +156,7 @@ def test_a_whole_model_opens_in_transformers(
 def test_a_head_with_a_bias_is_trained_whole(make_model: Make) -> None:
     import transformers as hf
 
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
     model = hf.PhiForCausalLM(hf.PhiConfig(vocab_size=32, num_hidden_layers=1, **sizes))
     tuned = tuned_with(model, LoraTuning())
     others = {n: shape for n, shape in trained(tuned).items() if "lora_" not in n}

@@ -123,7 +123,7 @@ def test_rows_of_single_tokens(
     family_model: Callable[[str], Any], random_batch: Make, is_tied: bool, num_tokens: int
 ) -> None:
     tokens = list(range(5, 5 + num_tokens))
-    rows = {name: tokens for name in ("model.embed_tokens", "lm_head")[: 1 if is_tied else 2]}
+    rows = dict.fromkeys(("model.embed_tokens", "lm_head")[: 1 if is_tied else 2], tokens)
     model = family_model("Llama" if is_tied else "Qwen3")
     tuned = lora_model(model, target_modules=["q_proj"], trainable_token_indices=rows)
     deltas = [p for name, p in tuned.named_parameters() if "trainable_tokens_delta" in name]

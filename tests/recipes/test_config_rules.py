@@ -142,6 +142,10 @@ CASES = [
      "and kto estimates what it compares with", DPO),
     ("train_batch_size", "train_batch_size: 32", "", "and only per_device_train_batch_size: auto",
      AUTO),
+    ("resize_vocab", "resize_vocab: true", "", "is set, and there are no new tokens",
+     "add_tokens: spruce"),
+    ("resize_vocab", "resize_vocab: false", "new_special_tokens: <a>,<b>",
+     "is false, and new tokens need rows", ""),
 ]  # fmt: skip
 
 STEP_CASES = {

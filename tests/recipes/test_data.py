@@ -38,6 +38,27 @@ def test_the_named_template_is_the_one_that_is_trained(small_run: Any, recorder:
     assert "<|im_start|>" not in text
 
 
+def test_new_tokens_are_in_the_rows_and_in_their_key(small_run: Any, recorder: Any):
+    plain = prepare_data(small_run.config(), recorder)
+    flags = ("--new_special_tokens", "<call>,<|im_end|>", "--add_tokens", "Name")
+    data = prepare_data(small_run.config(*flags), recorder)
+    size = len(plain.tokenizer)
+    assert plain.new_token_ids == ()
+    assert data.new_token_ids == (size, size + 1)
+    assert data.tokenizer.convert_ids_to_tokens([size, size + 1]) == ["<call>", "Name"]
+    assert size + 1 in data.prepared.train[0]["input_ids"]
+    assert data.prepared.manifest["key"] != plain.prepared.manifest["key"]
+    assert "<|im_end|> is in the vocabulary already" in str(data.notices[0])
+
+
+def test_a_model_that_was_resized_before(small_run: Any, recorder: Any):
+    settings = {"add_tokens": "<|im_end|>", "resize_vocab": True}
+    with pytest.raises(SettingsError, match="all new tokens are in the vocabulary already"):
+        prepare_data(small_run.config(**settings), recorder)
+    data = prepare_data(small_run.config(add_tokens="<|im_end|>"), recorder)
+    assert data.new_token_ids == ()
+
+
 def test_the_runs_seed_draws_the_split(small_run: Any, recorder: Any):
     def origins(seed: str) -> list[str]:
         config = small_run.config("--seed", seed, "--val_size", "4", val_file=None)

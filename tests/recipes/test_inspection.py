@@ -98,6 +98,21 @@ def test_the_counted_parameters_are_those_that_training_trains(small_run: Any, f
     assert shape_of(small_run.config(*flags)).parameters == trained
 
 
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_new_tokens_are_counted_and_have_losses(small_run: Any, recorder: Any, tuning: str):
+    config = small_run.config("--add_tokens", "Red", finetuning_type=tuning)
+    inspection = inspect_run(config, recorder, num_rows=2, with_losses=True)
+    plain = shape_of(small_run.config(finetuning_type=tuning)).parameters
+    counted = inspection.shape.parameters
+    # A row of embeddings and one of the head; with LoRA, these rows a second time, to be trained.
+    assert counted.trained == plain.trained + 2 * 32
+    assert counted.total == plain.total + (4 if tuning == "lora" else 2) * 32
+    new_id = inspection.data.new_token_ids[0]
+    row = inspection.data.prepared.train[0]
+    assert new_id in row["labels"]
+    assert len(inspection.rows) == 2
+
+
 def test_a_module_that_is_not_there(small_run: Any):
     with pytest.raises(SettingsError, match="lora_target names x_proj"):
         shape_of(small_run.config("--lora_target", "x_proj"))

@@ -121,6 +121,8 @@ def fingerprint(precision: str = "fp32", data: str = "d", **values: object) -> d
         {"quantization_bit": 4},
         {"seed": 1},
         {"model_name_or_path": "n"},
+        {"new_special_tokens": "<a>,<b>"},
+        {"add_tokens": ["spruce"]},
         {"data": "e"},
         {"precision": "bf16"},
     ],

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from luthier.core.errors import DataError, ModelError, RunError, SettingsError
 from luthier.engine import fitting
 from luthier.recipes import train
+from luthier.recipes.answering import load_answering_model
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import resolve_command
 from luthier.recipes.train import read_evaluations
@@ -498,3 +499,61 @@ def test_the_flag_says_auto_too(small_run):
     assert (config.batches.is_auto, config.batches.rows_per_batch) == (True, 8)
     config = small_run.config("--per_device_train_batch_size", "3")
     assert config.batches.per_device_train_batch_size == 3
+
+
+NEW_TOKENS = {"new_special_tokens": "<call>", "add_tokens": ["Red", "colours"]}
+
+
+def trained_with_tokens(small_run: Any, name: str, folder: Path, **flags: Any) -> Any:
+    tuning = dict(TUNINGS[name])
+    if name == "freeze":
+        tuning["freeze_extra_modules"] = "embed_tokens,lm_head"
+    return small_run.train(**NEW_TOKENS, **tuning, output_dir=str(folder), save_steps=3, **flags)
+
+
+@pytest.mark.parametrize("name", TUNINGS)
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "untied"])
+def test_new_tokens_are_trained_saved_and_gone_on_with(
+    small_run: Any, tiny_llama: Any, tmp_path: Path, name: str, is_tied: bool
+):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = tiny_llama("of_words", tie_word_embeddings=is_tied)
+    small_run.values["model_name_or_path"] = str(model)
+    whole = trained_with_tokens(small_run, name, tmp_path / "whole")
+    assert not any(notice.setting == "head" for notice in whole.screen.notices)
+    stopped = trained_with_tokens(small_run, name, tmp_path / "parts", stop_after=5)
+    assert not stopped.result.finished
+    again = trained_with_tokens(small_run, name, tmp_path / "parts", resume_from_checkpoint=True)
+    assert_same(weights(whole.folder), weights(again.folder))
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(whole.folder)
+    ids = tokenizer.convert_tokens_to_ids(["<call>", "Red", "colours"])
+    assert ids == [len(tokenizer) - 3, len(tokenizer) - 2, len(tokenizer) - 1]
+    if name == "lora":
+        opened: Any = AutoModelForCausalLM.from_pretrained(str(model))
+        opened.resize_token_embeddings(len(tokenizer))
+        opened = PeftModel.from_pretrained(opened, str(whole.folder)).merge_and_unload()
+    else:
+        opened = AutoModelForCausalLM.from_pretrained(whole.folder)
+    assert opened.get_input_embeddings().weight.shape[0] == len(tokenizer)
+    rows = opened.get_input_embeddings().weight[ids]
+    base: Any = AutoModelForCausalLM.from_pretrained(str(model))
+    mean = base.get_input_embeddings().weight.mean(0)
+    assert (rows[1:] - mean).abs().amax(dim=1).min() > 1e-3
+    answering = load_answering_model(str(whole.folder), torch.device("cpu"), "float32")
+    torch.testing.assert_close(
+        logits(answering.model, tokenizer), logits(opened, tokenizer), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_adapter_with_new_tokens_is_trained_on(small_run: Any, tmp_path: Path):
+    first = trained_with_tokens(small_run, "lora", tmp_path / "first")
+    settings = {**NEW_TOKENS, "adapter_name_or_path": str(first.folder)}
+    second = small_run.train(**settings, output_dir=str(tmp_path / "second"))
+    before, after = weights(first.folder), weights(second.folder)
+    assert before.keys() == after.keys()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(ModelError, match="Give new_special_tokens and add_tokens as the run had"):
+        small_run.train(adapter_name_or_path=str(first.folder), output_dir=str(tmp_path / "third"))

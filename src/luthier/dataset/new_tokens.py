@@ -7,7 +7,7 @@ that are new. A token that is in the vocabulary already stays what it is, and is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.notice import Notice
 
@@ -43,7 +43,7 @@ def add_new_tokens(
                 reason = f"{text} is in the vocabulary already, and stays as it is"
                 notices.append(Notice(setting, text, text, reason))
                 continue
-            token = AddedToken(text, special=is_special, normalized=False)
+            token: Any = AddedToken(text, special=is_special, normalized=False)
             tokenizer.add_tokens([token], special_tokens=is_special)
-            ids.append(tokenizer.convert_tokens_to_ids(text))
+            ids.append(tokenizer.get_added_vocab()[text])
     return tuple(ids), tuple(notices)

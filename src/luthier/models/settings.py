@@ -30,11 +30,11 @@ class ModelSettings(Settings):
     trust_remote_code: bool = False
     """Run Python code that the model folder brings. It can do anything that you can."""
 
-    new_special_tokens: list[str] = []
+    new_special_tokens: list[str] = Field(default_factory=list)
     """Tokens to add that are marks, not words, such as `<tool_call>`: a comma string or a list.
     Text that is shown leaves them out."""
 
-    add_tokens: list[str] = []
+    add_tokens: list[str] = Field(default_factory=list)
     """Tokens to add that are words: a comma string or a list."""
 
     resize_vocab: bool | None = None

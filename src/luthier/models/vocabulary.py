@@ -1,8 +1,8 @@
 """Rows for new tokens in a model's embeddings and head, and which of them are trained.
 
-A new row begins as the mean of the old ones: so a new token is at first as likely as an average one,
-and the old tokens' probabilities hardly change. There is no chance in it, so a run that goes on
-makes the same rows.
+A new row begins as the mean of the old ones: so a new token is at first as likely as an average
+one, and the old tokens' probabilities hardly change. There is no chance in it, so a run that goes
+on makes the same rows.
 
 Source: https://nlp.stanford.edu/~johnhew/vocab-expansion.html
 """

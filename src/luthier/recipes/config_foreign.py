@@ -14,6 +14,7 @@ from luthier.core.errors import SettingsError, nearest
 TAKE_OUT = "Take it out."
 
 FOREIGN: Mapping[str, str] = {
+    "add_special_tokens": "It is called new_special_tokens.",
     "cache_dir": "Take it out; models lie where HF_HOME says, prepared data in prepared_dir.",
     "compute_type": "Write bf16: true or fp16: true, or neither for the best that is there.",
     "dataloader_pin_memory": TAKE_OUT,
