@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from luthier.core.errors import MissingExtraError
+from luthier.models.adapters import apply_tuning, count_parameters
+from luthier.models.load import load_model
 from luthier.models.quantisation import quantisation_config, train_safely_quantised
-from luthier.models.settings import QuantizationSettings
+from luthier.models.settings import LoraTuning, ModelSettings, QuantizationSettings
 
 CPU = torch.device("cpu")
+IDS = torch.arange(24).reshape(2, 12) + 3
+
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="bitsandbytes is not installed: pip install 'luthier[bnb]'",
+)
 
 
 @pytest.fixture
@@ -104,3 +114,66 @@ def test_repacking_for_inference_is_switched_off() -> None:
     modules: list[Any] = [m for m in model.modules() if isinstance(m, Linear4bit)]
     assert [module.support_avx512bf16_for_cpu for module in modules] == [False, False]
     assert not hasattr(plain, "support_avx512bf16_for_cpu")
+
+
+@pytest.fixture
+def load_quantised(make_model: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    make_model(hidden_size=64, intermediate_size=128).save_pretrained(str(tmp_path))
+
+    def load(**settings: Any) -> Any:
+        return load_model(
+            ModelSettings(model_name_or_path=str(tmp_path)),
+            QuantizationSettings.model_validate(settings),
+            device=CPU,
+            dtype=torch.float32,
+        ).model
+
+    return load
+
+
+def gradients_of(base: Any) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    tuned = apply_tuning(base, LoraTuning())
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    tuned.train()
+    tuned(IDS, labels=IDS).loss.backward()
+    return {n: p.grad for n, p in tuned.named_parameters() if p.grad is not None}
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+@pytest.mark.parametrize("twice", [True, False])
+def test_gradients_are_those_of_the_expanded_base_also_after_an_evaluation(
+    load_quantised: Callable[..., Any], quant_type: str, twice: bool
+) -> None:
+    settings = {"bnb_4bit_quant_type": quant_type, "bnb_4bit_use_double_quant": twice}
+    expected = gradients_of(load_quantised(**settings).dequantize(torch.float32))
+    base = load_quantised(**settings)
+    before = {n: p.clone() for n, p in base.named_parameters()}
+    with torch.no_grad():
+        base.eval()(IDS)
+    assert all(torch.equal(before[n], p) for n, p in base.named_parameters())
+    found = gradients_of(base)
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    with torch.no_grad():
+        base.eval()(IDS)
+    again = base.dequantize(torch.float32)
+    weight = again.model.layers[0].mlp.up_proj.base_layer.weight
+    expanded = load_quantised(**settings).dequantize(torch.float32)
+    assert torch.equal(weight, expanded.model.layers[0].mlp.up_proj.weight)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("bits", [4, 8])
+def test_layers_are_quantised_and_head_and_embeddings_are_not(
+    load_quantised: Callable[..., Any], bits: int
+) -> None:
+    base, plain = load_quantised(quantization_bit=bits), load_quantised()
+    kinds = {n: type(m).__name__ for n, m in base.named_modules() if hasattr(m, "weight")}
+    assert kinds["model.layers.0.mlp.up_proj"] == {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
+    assert kinds["lm_head"] == "Linear"
+    assert kinds["model.embed_tokens"] == "Embedding"
+    assert count_parameters(base).total == count_parameters(plain).total

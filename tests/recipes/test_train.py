@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -557,3 +558,26 @@ def test_an_adapter_with_new_tokens_is_trained_on(small_run: Any, tmp_path: Path
     assert all(not torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(ModelError, match="Give new_special_tokens and add_tokens as the run had"):
         small_run.train(adapter_name_or_path=str(first.folder), output_dir=str(tmp_path / "third"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="bitsandbytes is not installed: pip install 'luthier[bnb]'",
+)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_run_is_the_same_evaluated_stopped_or_neither(
+    small_run: Any, tmp_path: Path, bits: int
+):
+    settings = {"quantization_bit": bits, "finetuning_type": "lora"}
+    whole = small_run.train(**settings, output_dir=str(tmp_path / "whole"))
+    assert whole.losses()[-1] < whole.losses()[0] - 0.1
+    unseen = {"val_file": None, "eval_on_start": False, "output_dir": str(tmp_path / "unseen")}
+    assert_same(weights(whole.folder), weights(small_run.train(**settings, **unseen).folder))
+    parts = {"save_steps": 3, "output_dir": str(tmp_path / "parts")}
+    small_run.train(**settings, **parts, stop_after=5)
+    again = small_run.train(**settings, **parts, resume_from_checkpoint=True)
+    assert_same(weights(whole.folder), weights(again.folder))
+    plain = small_run.train(finetuning_type="lora", output_dir=str(tmp_path / "plain"))
+    first = whole.result.first_eval["eval_loss"]
+    assert first != plain.result.first_eval["eval_loss"]
+    assert first == pytest.approx(plain.result.first_eval["eval_loss"], rel=0.05)
