@@ -19,6 +19,7 @@ from luthier.engine.optimizer import (
     set_learning_rate,
     state_bytes,
 )
+from luthier.engine.schedule_free import ScheduleFreeAdamW
 from luthier.engine.settings import (
     AdafactorOptimizer,
     AdamW8bitOptimizer,
@@ -27,6 +28,7 @@ from luthier.engine.settings import (
     LionOptimizer,
     MuonOptimizer,
     PagedAdamW8bitOptimizer,
+    ScheduleFreeOptimizer,
 )
 
 
@@ -59,6 +61,16 @@ def test_lion_is_set_as_asked(make_model: Callable[..., Any]) -> None:
     assert isinstance(optimizer, Lion)
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
     assert {(g["lr"], g["betas"]) for g in optimizer.param_groups} == {(1e-4, (0.8, 0.95))}
+
+
+def test_schedule_free_is_set_as_asked(make_model: Callable[..., Any]) -> None:
+    settings = ScheduleFreeOptimizer(adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6)
+    optimizer = build_optimizer(make_model(), settings, learning_rate=1e-3, weight_decay=0.1)
+    assert isinstance(optimizer, ScheduleFreeAdamW)
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
+    assert {(g["lr"], g["betas"], g["eps"]) for g in optimizer.param_groups} == {
+        (1e-3, (0.8, 0.95), 1e-6)
+    }
 
 
 def test_muon_trains_the_matrices_of_the_layers(make_model: Callable[..., Any]) -> None:
@@ -102,7 +114,10 @@ def test_a_group_keeps_its_share_of_the_rate(make_model: Callable[..., Any]) -> 
 
 @pytest.mark.parametrize(
     "settings",
-    [AdamWOptimizer(), LionOptimizer(), MuonOptimizer(), AdafactorOptimizer()],
+    [
+        *(AdamWOptimizer(), LionOptimizer(), MuonOptimizer(), AdafactorOptimizer()),
+        ScheduleFreeOptimizer(),
+    ],
     ids=lambda settings: settings.optim,
 )
 def test_the_state_is_as_large_as_foretold(

@@ -90,6 +90,8 @@ CASES = [
     ("use_dora", "use_dora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("additional_target", "additional_target: lm_head", ADAPTER, HAS_ITS_OWN, ""),
     ("optim", "optim: muon", "", "is muon, .* and lora trains two factors", FULL),
+    ("optim", "optim: schedule_free_adamw", "lr_scheduler_type: cosine",
+     "average of the weights takes the place of a falling rate", "lr_scheduler_type: constant"),
     ("optim", "optim: lion", BY_TRANSFORMERS, "is set, and trainer: transformers has adamw_torch",
      "trainer: luthier"),
     ("loraplus_lr_ratio", "loraplus_lr_ratio: 16", BY_TRANSFORMERS, ONE_RATE, "trainer: luthier"),

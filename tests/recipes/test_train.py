@@ -164,6 +164,19 @@ OPTIMISED = {
         "use_dft_loss": True,
     },
     "muon-layerwise": {"finetuning_type": "full", "optim": "muon", "layerwise_lr_decay": 0.5},
+    "schedule-free": {
+        "finetuning_type": "full",
+        "optim": "schedule_free_adamw",
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 2,
+    },
+    "schedule-free-lora": {
+        "finetuning_type": "lora",
+        "optim": "schedule_free_adamw",
+        "lr_scheduler_type": "constant",
+        "loraplus_lr_ratio": 4,
+        "weight_decay": 0.1,
+    },
 }
 
 
@@ -581,3 +594,21 @@ def test_a_quantised_run_is_the_same_evaluated_stopped_or_neither(
     first = whole.result.first_eval["eval_loss"]
     assert first != plain.result.first_eval["eval_loss"]
     assert first == pytest.approx(plain.result.first_eval["eval_loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("tuning", [{"finetuning_type": "full"}, {"finetuning_type": "lora"}])
+def test_schedule_free_measures_saves_and_leaves_the_average(
+    small_run: Any, train_as: Any, tuning: dict[str, Any]
+):
+    settings = {"optim": "schedule_free_adamw", "lr_scheduler_type": "constant", **tuning}
+    run = small_run.train(save_steps=4, save_in_background=True, eval_steps=4, **settings)
+    assert run.losses()[-1] < run.losses()[0] - 0.1
+    last = run.folder / "checkpoints" / "step-000008"
+    assert_same(weights(run.folder), weights(last / "model"))
+    state = load_file(last / "optimizer.safetensors")
+    trained_with = [tensor for name, tensor in state.items() if name.endswith(".y")]
+    saved = list(weights(run.folder).values())
+    assert not any(torch.equal(y, x) for y in trained_with for x in saved if y.shape == x.shape)
+    # How often it is looked at changes nothing.
+    seen = small_run.train(output_dir=str(small_run.folder / "seen"), eval_steps=1, **settings)
+    assert_same(weights(run.folder), weights(seen.folder))

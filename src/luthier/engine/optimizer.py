@@ -12,6 +12,7 @@ from luthier.core.errors import MissingExtraError, SettingsError
 from luthier.engine.lion import Lion
 from luthier.engine.muon import MUON, MuonWithAdamW, split_by_kind
 from luthier.engine.parameter_groups import LR_SCALE, parameter_groups
+from luthier.engine.schedule_free import ScheduleFreeAdamW
 from luthier.engine.settings import (
     AdafactorOptimizer,
     AdamNumbers,
@@ -21,10 +22,11 @@ from luthier.engine.settings import (
     Lion8bitOptimizer,
     LionOptimizer,
     MuonOptimizer,
+    ScheduleFreeOptimizer,
 )
 from luthier.models.module_names import layer_number
 
-STATES = {"adamw_torch": 2, "lion": 1, "muon": 1, "adafactor": 0}
+STATES = {"adamw_torch": 2, "lion": 1, "muon": 1, "adafactor": 0, "schedule_free_adamw": 2}
 """Numbers that an optimiser keeps for each one that it trains, in the type of the parameters:
 adafactor keeps but a row and a column of each matrix, and muon two for what AdamW trains."""
 STATES_8BIT = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1}
@@ -71,6 +73,8 @@ def build_optimizer(
         split = split_by_kind(groups, hidden_matrices(model))
         momentum = {"momentum": settings.muon_momentum}
         return MuonWithAdamW(split, learning_rate, momentum, _adamw(settings, model))
+    if isinstance(settings, ScheduleFreeOptimizer):
+        return ScheduleFreeAdamW(groups, lr=learning_rate, **_betas(settings))
     bnb = _bitsandbytes(settings.optim).optim
     if isinstance(settings, Lion8bitOptimizer):
         betas = (settings.lion_beta1, settings.lion_beta2)
@@ -121,6 +125,8 @@ def _bytes_per_number(
         return STATES[kind] * parameter.element_size()
     if isinstance(optimizer, Lion):
         return STATES["lion"] * parameter.element_size()
+    if isinstance(optimizer, ScheduleFreeAdamW):
+        return STATES["schedule_free_adamw"] * parameter.element_size()
     # bitsandbytes' classes, by name: its module may not be there.
     known = {"AdamW8bit": "adamw_8bit", "PagedAdamW8bit": "adamw_8bit", "Lion8bit": "lion_8bit"}
     return STATES_8BIT.get(known.get(type(optimizer).__name__, ""), 0)

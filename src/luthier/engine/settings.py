@@ -28,7 +28,7 @@ class AdamWOptimizer(AdamNumbers):
     optim: Literal["adamw_torch"] = "adamw_torch"
     """Optimiser: adamw_torch; lion, muon (full and freeze alone) and adafactor keep less state; the
     8-bit ones least, through bitsandbytes. Lion wants a third to a tenth of AdamW's learning rate,
-    muon takes the same."""
+    muon takes the same. schedule_free_adamw averages weights in place of a falling rate."""
 
 
 class AdafactorOptimizer(Settings):
@@ -65,6 +65,16 @@ class MuonOptimizer(AdamNumbers):
     """Decay of the momentum of the matrices."""
 
 
+class ScheduleFreeOptimizer(AdamNumbers):
+    """AdamW on an average of the weights (arXiv 2405.15682), which needs no falling rate."""
+
+    optim: Literal["schedule_free_adamw"] = "schedule_free_adamw"
+    """See adamw_torch."""
+
+    adam_beta1: float = Field(default=0.9, gt=0.0, lt=1.0)
+    """Share of the average in the weights at which gradients are taken."""
+
+
 class AdamW8bitOptimizer(AdamNumbers):
     """AdamW with its state in 8 bits (arXiv 2110.02861), through bitsandbytes."""
 
@@ -91,6 +101,7 @@ AnyOptimizer = (
     | AdafactorOptimizer
     | LionOptimizer
     | MuonOptimizer
+    | ScheduleFreeOptimizer
     | AdamW8bitOptimizer
     | PagedAdamW8bitOptimizer
     | Lion8bitOptimizer

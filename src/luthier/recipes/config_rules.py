@@ -252,6 +252,15 @@ RULES: tuple[Rule, ...] = (
         "is set, and trainer: transformers has adamw_torch and adafactor here",
         _USE_LUTHIER,
     ),
+    Rule(
+        "optim",
+        lambda c: (
+            c.optimizer.optim == "schedule_free_adamw"
+            and c.schedule.lr_scheduler_type != "constant"
+        ),
+        "is schedule_free_adamw, whose average of the weights takes the place of a falling rate",
+        "Set lr_scheduler_type: constant (warmup_steps or warmup_ratio stay), or another optim.",
+    ),
     Rule("loraplus_lr_ratio", _by_transformers, _ONE_RATE, _USE_LUTHIER),
     Rule("layerwise_lr_decay", _by_transformers, _ONE_RATE, _USE_LUTHIER),
     Rule("early_stopping_patience", _no_validation, _NEEDS_VALIDATION, _GIVE_VALIDATION),

@@ -5,7 +5,7 @@ The one place that knows the concrete class of every part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         changes = settle_differences(checkpoint, fingerprint, config.checkpoints.changes)
     torch.manual_seed(derive_seed(config.run.seed, "weights"))
     screen.say(f"Loading {config.model.model_name_or_path}")
-    loaded = load_tuned(config, checkpoint, device, precision)
+    loaded = load_tuned(config, data.new_token_ids, checkpoint, device, precision)
     model, head = loaded.model, loaded.head
     with precision.autocast():
         head, cache_notice = with_frozen_layers_cached(
@@ -121,12 +121,17 @@ class TunedModel:
 
 
 def load_tuned(
-    config: RunConfig, checkpoint: Path | None, device: torch.device, precision: Precision
+    config: RunConfig,
+    new_token_ids: Sequence[int],
+    checkpoint: Path | None,
+    device: torch.device,
+    precision: Precision,
 ) -> TunedModel:
     """Load the model of a run as its settings tune it.
 
     Args:
         config: The settings, as `settle_packing` gives them.
+        new_token_ids: Of the tokens that the settings add.
         checkpoint: Where its weights come from; None: as they are before the first step.
         device: Where it goes.
         precision: What it computes in.
@@ -148,7 +153,7 @@ def load_tuned(
         kind=stage.model_kind,
     )
     if is_lora or weights is None:  # A checkpoint of a whole model has its rows.
-        add_token_rows(loaded.model, data.new_token_ids)
+        add_token_rows(loaded.model, new_token_ids)
     liger_notice = None
     if config.model.use_liger_kernel:
         liger_notice = use_liger_kernels(loaded.model, device)
@@ -159,7 +164,7 @@ def load_tuned(
         (weights or adapter) if is_lora else None,
         merged=() if checkpoint else merged,
         is_checkpoint=checkpoint is not None,
-        new_token_ids=data.new_token_ids,
+        new_token_ids=new_token_ids,
     )
     if config.run.trainer == "luthier":
         _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)

@@ -21,6 +21,7 @@ from luthier.engine.meter import Meter
 from luthier.engine.optimizer import build_optimizer
 from luthier.engine.parameter_groups import lr_scales
 from luthier.engine.schedule import build_schedule, cadence
+from luthier.engine.schedule_free import on_averaged_weights
 from luthier.engine.update import choose_update
 from luthier.recipes.frozen_layers import frozen_layers_run, memory_to_come, remember_again
 from luthier.recipes.job import Job, build_evaluator, model_taker
@@ -65,7 +66,9 @@ def build_loop_run(
         scales=lr_scales(job.model, config.tuning),
     )
     parts = {"micro_batches": micro_batches, "guards": guards, "meter": meter}
-    scaler, taker = job.precision.scaler, model_taker(job)
+    # The loop knows nothing of averages: whoever looks at the model finds the weights to be used.
+    scaler, taker = job.precision.scaler, on_averaged_weights(optimizer, model_taker(job))
+    evaluator = build_evaluator(job, lambda: stop.requested, tell)
     state = RunState(optimizer, batches, scaler, job.fingerprint, parts, accumulation)
     store = CheckpointStore(job.folder, state, taker, config.checkpoints, tell=tell, stop=stop)
     progress = Progress()
@@ -101,7 +104,7 @@ def build_loop_run(
         eval_every=cadence(training.eval_strategy, training.eval_steps),
         save_every=cadence(training.save_strategy, training.save_steps),
         eval_on_start=training.eval_on_start,
-        evaluator=build_evaluator(job, lambda: stop.requested, tell),
+        evaluator=evaluator and on_averaged_weights(optimizer, evaluator),
         sink=store,
         observers=observers,
     )

@@ -65,7 +65,9 @@ def with_reference(
         if checkpoint is None or is_under_adapter(config):
             return TunedModel(job.model, job.head, ())
         if not tuned:
-            tuned.append(load_tuned(config, None, job.device, job.precision))
+            tuned.append(
+                load_tuned(config, job.data.new_token_ids, None, job.device, job.precision)
+            )
         return tuned[0]
 
     splits: dict[str, Any] = {}

@@ -25,6 +25,7 @@ from luthier.engine.guards import DivergedError
 from luthier.engine.loop import train
 from luthier.engine.memory import MicroBatches, memory_errors
 from luthier.engine.metrics_file import MetricsFile, read_metrics
+from luthier.engine.schedule_free import settle_averaged_weights
 from luthier.models.load import check_model_path
 from luthier.recipes.events import EVENTS, EventFile
 from luthier.recipes.job import Job, build_job, model_writer
@@ -197,7 +198,9 @@ def train_with_rollbacks(
         )
         events.go_on_after(run.progress.step, run.guards.pass_over)
         try:
-            return job, train(run)
+            progress = train(run)
+            settle_averaged_weights(run.optimizer)
+            return job, progress
         except DivergedError as diverged:
             if num_rollbacks == config.guards.max_rollbacks or stop.requested:
                 raise
