@@ -10,7 +10,7 @@ import torch
 from luthier.batches.stream import BatchStream, longest_batch
 from luthier.checkpoints.store import CheckpointStore, RunState
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Accumulation, Observer, Progress, StopRequest
+from luthier.contracts.training import Accumulation, Evaluator, Observer, Progress, StopRequest
 from luthier.core.seeds import derive_seed
 from luthier.dataset.prepared import row_lengths
 from luthier.engine.fitting import fit_micro_batches
@@ -66,9 +66,7 @@ def build_loop_run(
         scales=lr_scales(job.model, config.tuning),
     )
     parts = {"micro_batches": micro_batches, "guards": guards, "meter": meter}
-    # The loop knows nothing of averages: whoever looks at the model finds the weights to be used.
     scaler, taker = job.precision.scaler, on_averaged_weights(optimizer, model_taker(job))
-    evaluator = build_evaluator(job, lambda: stop.requested, tell)
     state = RunState(optimizer, batches, scaler, job.fingerprint, parts, accumulation)
     store = CheckpointStore(job.folder, state, taker, config.checkpoints, tell=tell, stop=stop)
     progress = Progress()
@@ -104,7 +102,7 @@ def build_loop_run(
         eval_every=cadence(training.eval_strategy, training.eval_steps),
         save_every=cadence(training.save_strategy, training.save_steps),
         eval_on_start=training.eval_on_start,
-        evaluator=evaluator and on_averaged_weights(optimizer, evaluator),
+        evaluator=_evaluator(job, optimizer, stop, tell),
         sink=store,
         observers=observers,
     )
@@ -112,6 +110,17 @@ def build_loop_run(
     if checkpoint is not None:
         remember_again(job.head, run, _stream(job), tell)
     return run
+
+
+def _evaluator(
+    job: Job,
+    optimizer: torch.optim.Optimizer,
+    stop: StopRequest,
+    tell: Callable[[Notice], None],
+) -> Evaluator | None:
+    # Like what is saved: of the weights that are to be used, which may be others than are trained.
+    found = build_evaluator(job, lambda: stop.requested, tell)
+    return found and on_averaged_weights(optimizer, found)
 
 
 def _stream(job: Job) -> BatchStream:
