@@ -42,7 +42,8 @@ def test_the_list_of_all_settings(capture: Any):
     assert found["gradient_checkpointing"].startswith("auto ")
     text = " ".join(out.getvalue().split())
     assert text.count("(only with finetuning_type: freeze)") == 7
-    assert "(only with optim: adamw_torch or muon or adamw_8bit or paged_adamw_8bit)" in text
+    optims = "adamw_torch or muon or schedule_free_adamw or adamw_8bit or paged_adamw_8bit"
+    assert f"(only with optim: {optims})" in text
 
 
 def test_values_and_where_they_came_from(capture: Any, file: str):

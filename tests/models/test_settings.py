@@ -95,12 +95,12 @@ def test_what_takes_from_the_base(given: str) -> None:
         LoraTuning(lora_init=given, use_dora=True)
 
 
-@pytest.mark.parametrize("given", ["default", "gaussian"])
+@pytest.mark.parametrize("given", ["default", "gaussian", "eva"])
 def test_what_leaves_the_base_alone(given: str) -> None:
     assert not LoraTuning(lora_init=given, use_dora=True).takes_from_base
 
 
-@pytest.mark.parametrize("given", ["pissa_niter_0", "pissa_niter_", "eva", "PiSSA"])
+@pytest.mark.parametrize("given", ["pissa_niter_0", "pissa_niter_", "Eva", "PiSSA"])
 def test_unknown_beginnings(given: str) -> None:
     with pytest.raises(ValidationError, match="it can be default, gaussian, pissa, pissa_niter_"):
         LoraTuning(lora_init=given)

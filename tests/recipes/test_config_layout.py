@@ -40,7 +40,7 @@ def test_a_choice_between_methods_knows_which_choices_use_a_setting():
     assert leaves()["lora_rank"].choices == ("lora",)
     assert leaves()["freeze_trainable_layers"].choices == ("freeze",)
     assert leaves()["finetuning_type"].choices == ("lora", "full", "freeze")
-    adamw = ("adamw_torch", "muon", "adamw_8bit", "paged_adamw_8bit")
+    adamw = ("adamw_torch", "muon", "schedule_free_adamw", "adamw_8bit", "paged_adamw_8bit")
     assert leaves()["adam_beta1"].choices == adamw
     assert leaves()["lion_beta1"].choices == ("lion", "lion_8bit")
     assert leaves()["learning_rate"].choices == ()

@@ -86,6 +86,7 @@ CASES = [
     ("adapter_name_or_path", "adapter_name_or_path: a,b", "quantization_bit: 4",
      "is merged into the base, and a quantised base", ""),
     ("lora_init", "lora_init: olora", "quantization_bit: 8", "takes its part out of the base", ""),
+    ("lora_init", "lora_init: eva", "stage: dpo", "is eva, which looks at rows of one text", ""),
     ("use_rslora", "use_rslora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("use_dora", "use_dora: true", ADAPTER, HAS_ITS_OWN, ""),
     ("additional_target", "additional_target: lm_head", ADAPTER, HAS_ITS_OWN, ""),

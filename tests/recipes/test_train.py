@@ -612,3 +612,18 @@ def test_schedule_free_measures_saves_and_leaves_the_average(
     # How often it is looked at changes nothing.
     seen = small_run.train(output_dir=str(small_run.folder / "seen"), eval_steps=1, **settings)
     assert_same(weights(run.folder), weights(seen.folder))
+
+
+def test_adapters_begin_from_the_runs_own_rows(small_run: Any):
+    settings = {"finetuning_type": "lora", "lora_rank": 4, "lora_init": "eva"}
+    whole = small_run.train(**settings, output_dir=str(small_run.folder / "whole"))
+    assert whole.losses()[-1] < whole.losses()[0] - 0.1
+    config = json.loads((whole.folder / "adapter_config.json").read_text())
+    assert (config["init_lora_weights"], config["eva_config"]) == (True, None)
+    by_default = small_run.train(lora_rank=4, output_dir=str(small_run.folder / "default"))
+    # B is 0 at first: both say what the base says, and learn otherwise.
+    assert whole.result.first_eval["eval_loss"] == by_default.result.first_eval["eval_loss"]
+    assert whole.losses()[-1] != by_default.losses()[-1]
+    small_run.train(**settings, save_steps=3, stop_after=5)
+    again = small_run.train("--resume_from_checkpoint", **settings, save_steps=3)
+    assert_same(weights(whole.folder), weights(again.folder))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import LuthierError, ModelError, SettingsError
+from luthier.models.eva import input_directions
 from luthier.models.fixed_terms import (
     Term,
     add_terms,
@@ -20,7 +21,7 @@ from luthier.models.fixed_terms import (
     trained_part,
 )
 from luthier.models.freezing import freeze_layers
-from luthier.models.module_names import check_modules
+from luthier.models.module_names import check_modules, is_named
 from luthier.models.reward_model import SCORE, TASK_TYPES, kind_of
 from luthier.models.safety import check_adapter_folder
 from luthier.models.settings import FreezeTuning, FullTuning, LoraTuning
@@ -47,6 +48,7 @@ def apply_tuning(
     merged: Sequence[str] = (),
     is_checkpoint: bool = False,
     new_token_ids: Sequence[int] | None = None,
+    first_batches: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> Any:
     """Make a model's parameters trainable as the settings say.
 
@@ -59,6 +61,8 @@ def apply_tuning(
             the part that was trained is trained on.
         new_token_ids: Tokens whose rows of embeddings and head are trained, too; the model has them
             already. None: those that the adapter trains.
+        first_batches: What new adapters with `lora_init: eva` begin from. Empty: they begin as by
+            default, which is as good to count them.
 
     Returns:
         The model, wrapped by peft for LoRA.
@@ -84,7 +88,7 @@ def apply_tuning(
     if adapter:
         tuned = _continue_lora(model, adapter, is_checkpoint, new_token_ids)
     else:
-        tuned = _add_lora(model, tuning, new_token_ids or ())
+        tuned = _add_lora(model, tuning, new_token_ids or (), first_batches)
     if terms and _has_dora(tuned):
         raise ModelError(
             "the adapter that is trained is a DoRA, whose magnitudes are those of a whole matrix",
@@ -119,7 +123,12 @@ def _leave_the_file(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.clone()
 
 
-def _add_lora(model: PreTrainedModel, tuning: LoraTuning, new_token_ids: Sequence[int]) -> Any:
+def _add_lora(
+    model: PreTrainedModel,
+    tuning: LoraTuning,
+    new_token_ids: Sequence[int],
+    first_batches: Sequence[Mapping[str, torch.Tensor]],
+) -> Any:
     from peft import LoraConfig, get_peft_model
 
     target: str | list[str] = "all-linear"
@@ -152,11 +161,22 @@ def _add_lora(model: PreTrainedModel, tuning: LoraTuning, new_token_ids: Sequenc
         use_dora=tuning.use_dora,
         init_lora_weights="gaussian" if tuning.lora_init == "gaussian" else True,
     )
+    directions: dict[str, torch.Tensor] = {}
+    if first_batches:
+        chosen = sorted(paths) if target == "all-linear" else _named(paths, target)
+        directions = input_directions(model, chosen, tuning.lora_rank, first_batches)
     tuned = get_peft_model(model, config)
     _train_in_float32(tuned)
+    for path, rows_RK in directions.items():
+        layer: Any = tuned.get_base_model().get_submodule(path)
+        layer.lora_A[tuned.active_adapter].weight.data.copy_(rows_RK)
     if tuning.takes_from_base:
         begin_from_base(tuned, tuning.lora_init)
     return tuned
+
+
+def _named(paths: set[str], names: str | list[str]) -> list[str]:
+    return sorted(path for path in paths if any(is_named(path, name) for name in names))
 
 
 def _continue_lora(

@@ -128,7 +128,8 @@ class LoraTuning(Settings):
     lora_init: str = "default"
     """How adapters begin: default (B is 0), gaussian (the same, A normal), pissa or
     pissa_niter_[n] (the base's largest singular directions, arXiv 2404.02948; exact, or fast by n
-    iterations), olora (by QR, arXiv 2406.01775). What is saved opens on the base as it is."""
+    iterations), olora (by QR, arXiv 2406.01775), eva (the directions in which a layer's inputs
+    vary most on the run's own rows, arXiv 2410.07170). What is saved opens on the base as it is."""
 
     use_rslora: bool = False
     """Scale by alpha/sqrt(rank) (rsLoRA, arXiv 2312.03732)."""
@@ -163,8 +164,8 @@ class LoraTuning(Settings):
     @field_validator("lora_init")
     @classmethod
     def _known_init(cls, value: str) -> str:
-        if not re.fullmatch(r"default|gaussian|olora|pissa|pissa_niter_[1-9]\d*", value):
-            raise ValueError("it can be default, gaussian, pissa, pissa_niter_[n] or olora")
+        if not re.fullmatch(r"default|gaussian|eva|olora|pissa|pissa_niter_[1-9]\d*", value):
+            raise ValueError("it can be default, gaussian, pissa, pissa_niter_[n], olora or eva")
         return value
 
     @model_validator(mode="after")
@@ -176,7 +177,7 @@ class LoraTuning(Settings):
     @property
     def takes_from_base(self) -> bool:
         """Whether the base loses at the start what the adapters begin with."""
-        return self.lora_init not in ("default", "gaussian")
+        return self.lora_init not in ("default", "gaussian", "eva")
 
     @field_validator("lora_target")
     @classmethod

@@ -370,6 +370,16 @@ RULES: tuple[Rule, ...] = (
         "takes its part out of the base, and a quantised base can't give it without loss",
         "Set lora_init: default, or take the quantisation out.",
     ),
+    Rule(
+        "lora_init",
+        lambda c: (
+            isinstance(c.tuning, LoraTuning)
+            and c.tuning.lora_init == "eva"
+            and c.run.stage not in ("sft", "pt")
+        ),
+        "is eva, which looks at rows of one text, and this stage compares texts",
+        "Set lora_init: default, or stage: sft or pt.",
+    ),
     *(
         Rule(name, _trains_on_an_adapter, _GIVEN_BY_ADAPTER, _USE_ADAPTER_AS_IS)
         for name in _ADAPTER_SHAPE

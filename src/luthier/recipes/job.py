@@ -32,6 +32,7 @@ from luthier.models.vocabulary import add_token_rows
 from luthier.objectives.head import Head
 from luthier.recipes.data import PreparedRun, prepare_data
 from luthier.recipes.execution import settle_execution
+from luthier.recipes.first_batches import first_batches
 from luthier.recipes.frozen_layers import with_frozen_layers_cached
 from luthier.recipes.packed import refuse_unpackable, settle_packing
 from luthier.recipes.processes import deepspeed_notice
@@ -88,7 +89,8 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         changes = settle_differences(checkpoint, fingerprint, config.checkpoints.changes)
     torch.manual_seed(derive_seed(config.run.seed, "weights"))
     screen.say(f"Loading {config.model.model_name_or_path}")
-    loaded = load_tuned(config, data.new_token_ids, checkpoint, device, precision)
+    batches = [] if checkpoint else first_batches(config, data)
+    loaded = load_tuned(config, data.new_token_ids, checkpoint, device, precision, batches)
     model, head = loaded.model, loaded.head
     with precision.autocast():
         head, cache_notice = with_frozen_layers_cached(
@@ -126,6 +128,7 @@ def load_tuned(
     checkpoint: Path | None,
     device: torch.device,
     precision: Precision,
+    batches: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> TunedModel:
     """Load the model of a run as its settings tune it.
 
@@ -135,6 +138,7 @@ def load_tuned(
         checkpoint: Where its weights come from; None: as they are before the first step.
         device: Where it goes.
         precision: What it computes in.
+        batches: What its adapters begin from, where they begin from the data.
 
     Raises:
         LuthierError: It can't be loaded, or not be tuned or packed in this way.
@@ -165,6 +169,7 @@ def load_tuned(
         merged=() if checkpoint else merged,
         is_checkpoint=checkpoint is not None,
         new_token_ids=new_token_ids,
+        first_batches=batches,
     )
     if config.run.trainer == "luthier":
         _lighten(model, is_lora, has_liger=config.model.use_liger_kernel and not liger_notice)
