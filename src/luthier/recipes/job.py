@@ -90,6 +90,8 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
     torch.manual_seed(derive_seed(config.run.seed, "weights"))
     screen.say(f"Loading {config.model.model_name_or_path}")
     batches = [] if checkpoint else first_batches(config, data)
+    if batches:
+        screen.say(f"Adapters begin from the inputs of {len(batches)} batches (lora_init: eva)")
     loaded = load_tuned(config, data.new_token_ids, checkpoint, device, precision, batches)
     model, head = loaded.model, loaded.head
     with precision.autocast():
