@@ -186,6 +186,28 @@ def test_going_on_is_exact_even_where_the_reference_is_gone(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("finetuning_type", ["lora", "full"])
+def test_new_tokens_and_averaged_weights_are_gone_on_with(
+    preference_run: Any, finetuning_type: str
+):
+    """The reference has rows for the new tokens, too: the mean of the old ones."""
+    more: dict[str, Any] = {
+        **preference_run.of("dpo"),
+        "finetuning_type": finetuning_type,
+        "add_tokens": ["colours", "white"],
+        "optim": "schedule_free_adamw",
+        "lr_scheduler_type": "constant",
+        "save_steps": 1,
+    }
+    whole = preference_run.train(**more, output_dir=str(preference_run.folder / "whole"))
+    preference_run.train(stop_after=2, **more)
+    shutil.rmtree(preference_run.folder / "prepared")
+    rest = preference_run.train("--resume_from_checkpoint", **more)
+    assert rest.losses() == whole.losses()
+    one, other = weights(whole.folder), weights(rest.folder)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_what_is_compared_is_part_of_a_checkpoint(preference_run: Any):
     preference_run.train(stop_after=2, **preference_run.of("dpo"))
     with pytest.raises(RunError, match=r"pref_beta: 0\.1 -> 0\.3"):
