@@ -85,6 +85,25 @@ def test_rows_of_new_tokens_are_merged_too(
     assert merged.lm_head.weight is merged.get_input_embeddings().weight
 
 
+def test_a_reward_model_is_merged_too(
+    make_model: Make, word_tokenizer: Any, tmp_path: Path
+) -> None:
+    from transformers import LlamaForSequenceClassification
+
+    def reward_model() -> Any:
+        config = make_model(num_labels=1).config
+        torch.manual_seed(0)
+        return LlamaForSequenceClassification(config).eval()
+
+    tuned = with_adapter(reward_model(), LoraTuning())
+    save_model(tuned, word_tokenizer, tmp_path, [2])
+    merged = merge_adapter(reward_model(), str(tmp_path))
+    with torch.no_grad():
+        expected, found = tuned.eval()(IDS).logits, merged(IDS).logits
+    assert found.shape == (2, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_narrow_base_is_widened_first(
     make_model: Make, word_tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -47,8 +47,8 @@ def _refuse_half_of_a_tie(tuned: Any, adapter: str) -> None:
 
     base = tuned.get_base_model()
     embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
-    plain = [getattr(module, "base_layer", module) for module in (embedding, head)]
-    is_tied = plain[0].weight is plain[1].weight
+    weights = [getattr(getattr(m, "base_layer", m), "weight", None) for m in (embedding, head)]
+    is_tied = weights[0] is weights[1]  # A reward model has no such head.
     if is_tied and isinstance(embedding, LoraLayer) | isinstance(head, LoraLayer):
         raise ModelError(
             "this adapter changes the embeddings or the head, which are one matrix in its base: "
