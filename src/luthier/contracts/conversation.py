@@ -84,6 +84,8 @@ class Record:
         language: The language, where a step or the source told it.
         task: The row's task, for task weights.
         weight: Scales the loss of the row, task weights not included.
+        question: What answers to its turns are judged by, where the model itself is to answer
+            (`contracts/question.py`), JSON as text.
     """
 
     origin: Origin
@@ -98,6 +100,7 @@ class Record:
     language: str | None = None
     task: str | None = None
     weight: float = 1.0
+    question: str | None = None
 
     def key(self) -> str:
         """Return the text that tells this row from others; a conversation's is `Conversation`'s."""

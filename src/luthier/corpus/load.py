@@ -27,6 +27,7 @@ from luthier.corpus.judged_rows import (
     verdict_from_row,
 )
 from luthier.corpus.layouts import Layout, Row
+from luthier.corpus.prompt_rows import prompt_layout_finder, question_from_row
 from luthier.corpus.read import nothing_left
 from luthier.corpus.readers.dispatch import read_rows
 from luthier.corpus.readers.source import Source
@@ -85,6 +86,19 @@ def load_judged(
     return _load(
         sources, settings, seed, lambda source: judged_layout_finder(source, kind), convert
     )
+
+
+def load_questions(
+    sources: Iterable[Source], settings: CorpusSettings, *, seed: int = 0
+) -> Corpus[Record]:
+    """Read all rows of the sources as prompts to be answered; otherwise as `load_corpus`.
+
+    Returns:
+        Records with a `question`. No field counts as unused: reward functions see them all.
+    """
+    corpus = _load(sources, settings, seed, prompt_layout_finder, question_from_row)
+    corpus.unused.clear()
+    return corpus
 
 
 def _load(

@@ -111,7 +111,7 @@ def record_from_row(
         if (task, weight) != (record.task, record.weight):
             record = replace(record, task=task, weight=weight)
     _check_turns(record)
-    return _with_category(record, row, columns)
+    return with_category(record, row, columns)
 
 
 def conversation_from_row(
@@ -220,7 +220,7 @@ def _check_turns(record: Record) -> None:
         check_order([*record.messages, *side], ends_with="assistant")
 
 
-def _with_category(record: Record, row: Row, columns: RowColumns) -> Record:
+def with_category(record: Record, row: Row, columns: RowColumns) -> Record:
     """Return the record with the category that was declared; the source's word comes first."""
     named = columns.source_category or columns.category
     category = columns.fixed_category or (_label(row, named) if named else None) or record.category

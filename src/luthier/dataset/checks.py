@@ -58,7 +58,12 @@ class _Batch:
 
 
 def check_rows(
-    rows: datasets.Dataset, bos: int | None, ends: Sequence[int], *, num_cut: int = 0
+    rows: datasets.Dataset,
+    bos: int | None,
+    ends: Sequence[int],
+    *,
+    num_cut: int = 0,
+    may_be_empty: bool = False,
 ) -> list[Notice]:
     """Look for rows with two BOS, without an end token in the mask, and with an empty mask.
 
@@ -68,6 +73,7 @@ def check_rows(
         ends: Ids that end an answer or a document.
         num_cut: Rows that end before their text does, at `cutoff_len`; that many may lack the end
             token.
+        may_be_empty: Whether rows may teach nothing: prompts alone have no mask.
 
     Returns:
         A warning for each thing found.
@@ -85,6 +91,8 @@ def check_rows(
         lacking = np.flatnonzero((num_ends == 0) & (num_taught > 0))
         found["no_end_token"] += [batch.origins[i] for i in lacking]
         found["empty_mask"] += [batch.origins[i] for i in np.flatnonzero(num_taught == 0)]
+    if may_be_empty:
+        found["empty_mask"] = []
     if len(found["no_end_token"]) <= num_cut:
         found["no_end_token"] = []
     clauses = {

@@ -223,7 +223,9 @@ class _Job:
         bos: Any = self.tokenizer.bos_token_id
         ends = self.kind.stop_token_ids(self.tokenizer)
         for table in tables.values():
-            warnings += check_rows(table, bos, ends, num_cut=num_cut)
+            warnings += check_rows(
+                table, bos, ends, num_cut=num_cut, may_be_empty=not self.kind.is_taught
+            )
         return warnings
 
 

@@ -59,6 +59,8 @@ class Row:
             nothing is divided by them.
         pair: How a row of two answers is divided; None for a row of one. All rows of a table have
             it or none.
+        question: What answers to a prompt are judged by (`contracts/question.py`), JSON as text;
+            None for a row that holds its answer. All rows of a table have one or none.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -67,6 +69,7 @@ class Row:
     origin: str
     pair: Pair | None = None
     text_bytes: int | None = None
+    question: str | None = None
 
     @classmethod
     def of(cls, rendered: Rendered) -> Row:
@@ -96,7 +99,8 @@ class Row:
 
     def num_bytes(self) -> int:
         """Return about how much room it takes on disk."""
-        return 12 * len(self.input_ids) + len(self.origin) + 16
+        texts = len(self.origin) + len(self.question or "")
+        return 12 * len(self.input_ids) + texts + 16
 
 
 def to_dataset(rows: Sequence[Row], *, with_weights: bool) -> datasets.Dataset:
@@ -179,6 +183,8 @@ def _table(rows: Sequence[Row], with_weights: bool) -> pa.Table:
     columns["num_supervised"] = pa.array(supervised)
     if rows and rows[0].text_bytes is not None:
         columns["text_bytes"] = pa.array([row.text_bytes for row in rows], pa.int32())
+    if rows and rows[0].question is not None:
+        columns["question"] = pa.array([row.question for row in rows], pa.string())
     columns["origin"] = pa.array([row.origin for row in rows], pa.string())
     return pa.table(columns)
 

@@ -178,6 +178,7 @@ class RowKind:
         stop_token_ids: Returns the ids that the rows teach to stop at.
         is_judged: Whether it is made of answers that are judged, so that entries of a catalogue
             which rank answers are what it takes.
+        is_taught: Whether the rows themselves hold what is learned, and not prompts alone.
         complete: Adds to the rows what they need of one another (splits by name, `cutoff_len`,
             seed).
     """
@@ -187,6 +188,7 @@ class RowKind:
     describe: Callable[[PreTrainedTokenizerFast], dict[str, Any]]
     stop_token_ids: Callable[[PreTrainedTokenizerFast], list[int]]
     is_judged: bool = False
+    is_taught: bool = True
     complete: Callable[[Splits, int, int], Splits] = lambda splits, _cutoff_len, _seed: splits
 
 

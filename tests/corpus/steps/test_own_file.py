@@ -8,11 +8,11 @@ import pytest
 
 from luthier.core.errors import SettingsError
 from luthier.core.hashing import hash_text
+from luthier.core.own_code import place_of
 from luthier.corpus.steps.own_file import (
     OwnFile,
     find_function,
     first_parameter,
-    place_of,
     read_own_file,
     read_settings,
 )

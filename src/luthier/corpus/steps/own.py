@@ -40,12 +40,12 @@ import numpy as np
 
 from luthier.contracts.corpus_step import Columns, Drop, StepResult
 from luthier.core.errors import DataError
+from luthier.core.own_code import place_of
 from luthier.corpus.steps.own_file import (
     Function,
     OwnFile,
     find_function,
     first_parameter,
-    place_of,
     read_own_file,
     read_settings,
 )

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from luthier.core.errors import SettingsError, did_you_mean
+from luthier.core.own_code import place_of, read_own_code, run_own_code
 
 Function = Callable[..., Any]
 KINDS = ("row", "columns")
@@ -56,15 +53,7 @@ def read_own_file(path: Path) -> OwnFile:
         SettingsError: The file is not there, is no Python, or raises an error when it is run.
     """
     path = path.resolve()
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"the file of own steps can't be read: {error.strerror}",
-            where=str(path),
-            mend="Check the path.",
-        ) from None
-    return _run(path, source)
+    return _run(path, read_own_code(path, "the file of own steps"))
 
 
 def find_function(file: OwnFile, name: str) -> Function:
@@ -85,19 +74,6 @@ def find_function(file: OwnFile, name: str) -> Function:
 def first_parameter(function: Function) -> str | None:
     """Return what a function calls its first parameter, if it takes any."""
     return next(iter(inspect.signature(function).parameters), None)
-
-
-def place_of(function: Function, path: Path, error: BaseException | None = None) -> str:
-    """Return `file:line`: of the file's own code that an error went through last, or of the `def`.
-
-    Args:
-        function: Of the file.
-        path: The file.
-        error: What the function raised.
-    """
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else ()
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f"{path}:{lines[-1] if lines else inspect.unwrap(function).__code__.co_firstlineno}"
 
 
 def read_settings(file: OwnFile, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,33 +104,8 @@ def read_settings(file: OwnFile, name: str, given: Mapping[str, Any]) -> dict[st
 
 @lru_cache(maxsize=8)
 def _run(path: Path, source: bytes) -> OwnFile:
-    name = f"luthier_own_{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
-    module = module_from_spec(ModuleSpec(name, None, origin=str(path)))
-    module.__file__ = str(path)
-    # Dataclasses look for the module of their class there.
-    sys.modules[name] = module
-    try:
-        # Not the loader's own way, which leaves a file of bytecode beside the user's.
-        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:
-        del sys.modules[name]
-        raise _failed(path, error) from error
+    module = run_own_code(path, source)
     return OwnFile(path, _step_functions(module), hashlib.sha256(source).hexdigest())
-
-
-def _failed(path: Path, error: Exception) -> SettingsError:
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        where, what = f"{path}:{error.lineno}", f"the file is no Python: {error.msg}"
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f"{path}:{lines[-1]}" if lines else str(path)
-        what = f"the file can't be run: {type(error).__name__}: {error}"
-    return SettingsError(
-        what,
-        where=where,
-        mend="Mend the file. It can import installed packages, no file beside it.",
-    )
 
 
 def _step_functions(module: ModuleType) -> dict[str, Function]:
