@@ -134,6 +134,32 @@ class PreferenceSettings(Settings):
         return own.get(self.pref_loss, 0.0) + self.pref_ftx
 
 
+class GrpoSettings(Settings):
+    """How answers of the model's own change it (`stage: grpo`). The names are TRL's."""
+
+    epsilon: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """How far below 1 the ratio of a token's probabilities, now and when it was drawn, still
+    counts. It moves where num_iterations is above 1."""
+
+    epsilon_high: float | None = Field(default=None, gt=0.0)
+    """How far above 1 it still counts (0.28 in DAPO, arXiv 2503.14476). Default: epsilon."""
+
+    beta: float = Field(default=0.0, ge=0.0)
+    """Weight of the divergence (KL) from the model below the adapter, token by token. 0: none is
+    computed. It needs finetuning_type: lora, whose base is the reference."""
+
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
+    """What all is divided by. grpo: a mean over each answer, then over answers; dapo: all tokens
+    of the step count the same (TRL's bnpo too); dr_grpo: a constant, max_completion_length, so that
+    no answer gains by its length."""
+
+    @field_validator("loss_type", mode="before")
+    @classmethod
+    def _one_name(cls, value: object) -> object:
+        # A mean over the tokens of a batch, which luthier always takes over the whole step.
+        return "dapo" if value == "bnpo" else value
+
+
 class RewardSettings(Settings):
     """How a reward model is trained."""
 

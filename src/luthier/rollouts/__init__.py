@@ -1,0 +1,1 @@
+"""Answers of the model's own, drawn while it trains, and what they are worth."""
