@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from luthier.core.errors import DataError
-from luthier.evaluation.generation import generate_answers, room_for_answer, stream_answer
+from luthier.evaluation.generation import (
+    generate_answers,
+    generate_tokens,
+    room_for_answer,
+    stream_answer,
+)
 from luthier.evaluation.settings import GenerationSettings
 
 GREEDY = GenerationSettings(max_new_tokens=12, batch_size=3)
@@ -271,3 +276,20 @@ def test_a_model_without_a_named_context_has_room():
 
 def test_no_prompts_no_answers(model, tiny_tokenizer):
     assert generate_answers(model, tiny_tokenizer, [], GREEDY, NO_STOP) == []
+
+
+def test_tokens_are_those_of_the_answers_with_what_stopped_them(model, tiny_tokenizer, prompts):
+    drawn = GenerationSettings(max_new_tokens=12, batch_size=3, temperature=1.0)
+    whole = generate_tokens(model, tiny_tokenizer, prompts, drawn, NO_STOP)
+    assert [len(ids) for ids in whole] == [12] * len(prompts)
+    stop = whole[0][4]
+    tokens = generate_tokens(model, tiny_tokenizer, prompts, drawn, [stop])
+    answers = generate_answers(model, tiny_tokenizer, prompts, drawn, [stop])
+    assert {answer.finish_reason for answer in answers} == {"stop", "length"}
+    for ids, answer in zip(tokens, answers, strict=True):
+        is_stopped = answer.finish_reason == "stop"
+        assert (ids[-1] == stop) is is_stopped
+        assert len(ids) == answer.num_tokens + is_stopped
+        assert tiny_tokenizer.decode(ids[: answer.num_tokens], skip_special_tokens=True).startswith(
+            answer.text
+        )

@@ -128,6 +128,23 @@ class BatchSource(Protocol):
         ...
 
 
+class EpochBatches(BatchSource, Protocol):
+    """Batches that know the way to the end of an epoch, and of changed settings on it."""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the position was reached with other settings or data than today's."""
+        ...
+
+    def windows_left(self, epochs: float) -> int:
+        """Return the optimiser steps from here to the end of so many epochs."""
+        ...
+
+    def rows_left(self) -> int:
+        """Return how many rows the present epoch had left when today's settings took it over."""
+        ...
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a run has come. Plain numbers, saved with each checkpoint.

@@ -10,7 +10,7 @@ Shapes: B prompts of a batch, T tokens of the longest of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,22 +70,57 @@ def generate_answers(
     Raises:
         DataError: A prompt leaves no room for an answer in the model's context.
     """
+    answers: dict[int, Answer] = {}
+    with closing(_written(model, tokenizer, prompts, settings, stop_token_ids)) as written:
+        for index, row in written:
+            answers[index] = read_answer(tokenizer, row, stop_token_ids)
+            if on_answer is not None:
+                on_answer(index, answers[index])
+    return [answers[index] for index in range(len(prompts))]
+
+
+def generate_tokens(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    stop_token_ids: Sequence[int],
+) -> list[list[int]]:
+    """Answer prompts as `generate_answers` does, and return the tokens that were drawn.
+
+    Returns:
+        Token ids of one answer a prompt, in the order of the prompts. The token that stopped an
+        answer is its last one; an answer that ends with another used up its room.
+
+    Raises:
+        DataError: As `generate_answers`.
+    """
+    drawn: dict[int, list[int]] = {}
+    for index, row in _written(model, tokenizer, prompts, settings, stop_token_ids):
+        stop = _first_stop(row, stop_token_ids)
+        drawn[index] = row if stop is None else row[: stop + 1]
+    return [drawn[index] for index in range(len(prompts))]
+
+
+def _written(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    stop_token_ids: Sequence[int],
+) -> Generator[tuple[int, list[int]]]:
+    """Yield what is written behind each prompt, padding included, with the prompt's index."""
     rooms = [
         room_for_answer(model, len(prompt), settings.max_new_tokens, f"prompt {index + 1}")
         for index, prompt in enumerate(prompts)
     ]
-    answers: dict[int, Answer] = {}
     with _answering(model, settings) as generate:
         for number, batch in enumerate(_batches([len(p) for p in prompts], rooms, settings)):
             torch.manual_seed(derive_seed(settings.seed, "generate", number))
             config = _config(settings, rooms[batch[0]], stop_token_ids, tokenizer)
             ids_BT, mask_BT = _pad_left([prompts[index] for index in batch], config, model.device)
             written = generate(ids_BT, attention_mask=mask_BT, generation_config=config)
-            for index, row in zip(batch, written[:, ids_BT.shape[1] :].tolist(), strict=True):
-                answers[index] = _answer(tokenizer, row, stop_token_ids)
-                if on_answer is not None:
-                    on_answer(index, answers[index])
-    return [answers[index] for index in range(len(prompts))]
+            yield from zip(batch, written[:, ids_BT.shape[1] :].tolist(), strict=True)
 
 
 def stream_answer(
@@ -222,15 +257,26 @@ def _answering(model: Any, settings: GenerationSettings) -> Generator[Callable[.
         model.train(was_training)
 
 
-def _answer(
-    tokenizer: PreTrainedTokenizerBase, row: list[int], stop_token_ids: Sequence[int]
+def read_answer(
+    tokenizer: PreTrainedTokenizerBase, row: Sequence[int], stop_token_ids: Sequence[int]
 ) -> Answer:
-    stop = next((place for place, token in enumerate(row) if token in stop_token_ids), None)
-    kept = row if stop is None else row[:stop]
+    """Return the answer that some tokens are, up to the first that stops it.
+
+    Args:
+        tokenizer: Turns ids into text.
+        row: What was written behind a prompt.
+        stop_token_ids: Any of these ends an answer.
+    """
+    stop = _first_stop(row, stop_token_ids)
+    kept = list(row if stop is None else row[:stop])
     text = decode_answer(tokenizer, kept)
     if stop is None:
         return Answer(without_torn_end(text), len(kept), "length")
     return Answer(text, len(kept), "stop")
+
+
+def _first_stop(row: Sequence[int], stop_token_ids: Sequence[int]) -> int | None:
+    return next((place for place, token in enumerate(row) if token in stop_token_ids), None)
 
 
 class _Stream(BaseStreamer):

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import isfunction
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from luthier.contracts.question import Question, Reward
 from luthier.core.errors import RunError, SettingsError, did_you_mean
@@ -118,6 +120,27 @@ def _find(name: str, weight: float, settings: RolloutSettings) -> RewardFunction
             mend=did_you_mean(function, [n for n, v in vars(module).items() if isfunction(v)]),
         )
     return RewardFunction(function, weight, found, path)
+
+
+def judge_answers(
+    rewards: Sequence[RewardFunction], rows: Sequence[Any], texts: Sequence[Sequence[str]]
+) -> torch.Tensor:
+    """Return what each function gives each answer, (G, N, F) of float64.
+
+    Args:
+        rewards: F functions.
+        rows: G prepared prompts.
+        texts: The N answers to each.
+
+    Raises:
+        RunError: As `RewardFunction`.
+    """
+    questions = [Question.from_json(row["question"]) for row in rows]
+    values = [
+        [[judge(question, text, row["origin"]) for judge in rewards] for text in group]
+        for row, question, group in zip(rows, questions, texts, strict=True)
+    ]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def math_answer(prompt: str, answer: str, row: Mapping[str, Any]) -> float:
