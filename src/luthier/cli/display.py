@@ -214,6 +214,8 @@ def _measured(metrics: Mapping[str, float]) -> str:
         parts.append(f"{metrics['eval_bits_per_byte']:.4f} bits per byte")
     elif "eval_token_accuracy" in metrics:
         parts.append(f"token accuracy {100 * metrics['eval_token_accuracy']:.1f} %")
+    if "eval_reward" in metrics:
+        parts.append(f"reward {metrics['eval_reward']:+.3f}")
     if "eval_rewards/accuracies" in metrics:
         parts.append(f"{100 * metrics['eval_rewards/accuracies']:.1f} % of pairs ranked right")
     if "eval_rewards/chosen" in metrics:
@@ -224,6 +226,8 @@ def _measured(metrics: Mapping[str, float]) -> str:
 
 def _short(metrics: Mapping[str, float]) -> str:
     parts = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
+    if "reward" in metrics:
+        parts.append(f"reward {metrics['reward']:+.3f}")
     if "rewards/accuracies" in metrics:
         parts.append(f"ranked right {100 * metrics['rewards/accuracies']:.0f} %")
     if "tokens_per_second" in metrics:
@@ -240,6 +244,8 @@ def _long(metrics: Mapping[str, float]) -> str:
     parts = [f"loss {metrics['loss']:.4f}", f"lr {metrics['learning_rate']:.2e}"]
     if "grad_norm" in metrics:
         parts.append(f"grad norm {metrics['grad_norm']:.3f}")
+    if "reward" in metrics:
+        parts.append(f"reward {metrics['reward']:+.3f}")
     if "rewards/accuracies" in metrics:
         parts.append(f"ranked right {100 * metrics['rewards/accuracies']:.1f} %")
     if "tokens_per_second" in metrics:

@@ -66,6 +66,7 @@ def _before_after(first: dict[str, float], last: dict[str, float]) -> Table:
         ("eval_perplexity", "perplexity", "{:.2f}"),
         ("eval_bits_per_byte", "bits per byte", "{:.4f}"),
         ("eval_token_accuracy", "token accuracy", "{:.1%}"),
+        ("eval_reward", "reward of the answers", "{:+.4f}"),
         ("eval_rewards/accuracies", "pairs ranked right", "{:.1%}"),
         ("eval_rewards/margins", "margin of rewards", "{:+.4f}"),
         ("eval_rewards/chosen", "reward of the better", "{:+.4f}"),

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from luthier.corpus.sources import has_validation
 from luthier.engine.settings import GuardSettings
 from luthier.models.settings import LoraTuning
+from luthier.objectives.settings import GrpoSettings
 from luthier.recipes.run_config import NAMED_AFTER_LOSS, STEP_SETTINGS, RunConfig
+from luthier.rollouts.settings import RolloutSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,12 @@ def _is_judged(config: RunConfig) -> bool:
     return config.run.stage not in ("sft", "pt")
 
 
+def _answers_itself(config: RunConfig) -> bool:
+    return config.run.stage == "grpo"
+
+
 def _ranks(config: RunConfig) -> bool:
-    return _is_judged(config) and config.run.stage != "kto"
+    return _is_judged(config) and config.run.stage not in ("kto", "grpo")
 
 
 def _is_rewarding(config: RunConfig) -> bool:
@@ -121,6 +127,12 @@ _JUDGED = "is set, and answers are judged as a whole: the prompt has no part in 
 _NO_TOKENS = "is set, and it is the loss of tokens that it changes, not of answers"
 _TAKE_OUT = "Take it out."
 _TAKE_OUT_OR_DPO = "Take it out, or set stage: dpo."
+
+_OF_ANSWERS = (
+    *("on_long_row", "min_answer_share", "min_answer_chars"),
+    *("task_column", "task_weights", "neftune_noise_alpha"),
+)
+"""Settings of answers that stand in the data, and of the loss on them."""
 
 STEP_RULES: tuple[Rule, ...] = tuple(_step_rules())
 
@@ -298,8 +310,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "pref_beta",
-        lambda c: not _is_judged(c),
-        "is set, and this stage does not judge answers",
+        lambda c: not _is_judged(c) or _answers_itself(c),
+        "is set, and this stage judges no answers of the data",
         "Set stage: dpo or kto, or take it out.",
     ),
     *(
@@ -339,6 +351,38 @@ RULES: tuple[Rule, ...] = (
         "is set, and kto estimates what it compares with from a whole micro-batch",
         "Give 2 rows or more; 8 are usual.",
         even_default=True,
+    ),
+    *(
+        Rule(name, _is_not("grpo"), "is set, and only stage: grpo looks at it", _TAKE_OUT)
+        for name in (*GrpoSettings.model_fields, *RolloutSettings.model_fields)
+    ),
+    *(
+        Rule(name, _answers_itself, "is set, and stage: grpo trains on prompts alone", _TAKE_OUT)
+        for name in _OF_ANSWERS
+    ),
+    Rule(
+        "packing",
+        lambda c: _answers_itself(c) and c.batches.packing is True,
+        "is true, and rows are filled before the model has answered",
+        "Set packing: padding_free, which computes no padding either.",
+    ),
+    Rule(
+        "per_device_train_batch_size",
+        lambda c: _answers_itself(c) and c.batches.is_auto,
+        "is auto, and what fits is measured on rows that the model has not written yet",
+        "Give a number of prompts. Where memory runs out, batches of answers are halved.",
+    ),
+    Rule(
+        "epsilon",
+        lambda c: c.rollouts.num_iterations == 1,
+        "is set, and with num_iterations: 1 the ratio is always 1",
+        "Raise num_iterations, or take it out.",
+    ),
+    Rule(
+        "epsilon_high",
+        lambda c: c.rollouts.num_iterations == 1,
+        "is set, and with num_iterations: 1 the ratio is always 1",
+        "Raise num_iterations, or take it out.",
     ),
     Rule(
         "create_new_adapter",

@@ -25,7 +25,7 @@ from luthier.recipes.machine import memory
 from luthier.recipes.stages import batch_inputs, stage_of
 
 if TYPE_CHECKING:
-    from luthier.batches.stream import BatchStream
+    from luthier.contracts.training import EpochBatches
     from luthier.dataset.prepare import Prepared
     from luthier.engine.loop import Training
     from luthier.objectives.head import Head
@@ -112,7 +112,7 @@ def frozen_layers_run(head: Head | None) -> Generator[None]:
 
 
 def remember_again(
-    head: Head | None, run: Training, earlier: BatchStream, tell: Callable[[Notice], None]
+    head: Head | None, run: Training, earlier: EpochBatches, tell: Callable[[Notice], None]
 ) -> None:
     """Fill the cache of a run that goes on, in the batches in which it was filled before.
 

@@ -78,6 +78,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         LuthierError: The data, the model or the DeepSpeed file can't be used, or the checkpoint
             belongs to another run. What is quick to find is found first.
     """
+    stage_of(config).check(config)
     device = choose_device()
     config, packing_notice = settle_packing(config)
     precision, precision_notice = choose_precision(config.training, device)
@@ -222,6 +223,8 @@ def build_evaluator(
     if rows is None:
         return None
     collate, stage = job.collate(), stage_of(job.config)
+    if stage.measure is not None:
+        return stage.measure(job, rows, is_stopped)
     lengths = row_lengths(rows)
     loss = ValidationLoss(
         batches=lambda: evaluation_batches(rows, lengths, collate, job.config.batches),

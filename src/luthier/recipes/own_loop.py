@@ -10,7 +10,14 @@ import torch
 from luthier.batches.stream import BatchStream, longest_batch
 from luthier.checkpoints.store import CheckpointStore, RunState
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Accumulation, Evaluator, Observer, Progress, StopRequest
+from luthier.contracts.training import (
+    Accumulation,
+    EpochBatches,
+    Evaluator,
+    Observer,
+    Progress,
+    StopRequest,
+)
 from luthier.core.seeds import derive_seed
 from luthier.dataset.prepared import row_lengths
 from luthier.engine.fitting import fit_micro_batches
@@ -123,17 +130,19 @@ def _evaluator(
     return found and on_averaged_weights(optimizer, found)
 
 
-def _stream(job: Job) -> BatchStream:
+def _stream(job: Job) -> EpochBatches:
     config, rows = job.config, job.data.prepared.train
-    return BatchStream(
+    stage = stage_of(config)
+    of_rows = BatchStream(
         rows,
         row_lengths(rows),
         job.collate(),
         config.batches,
         config.run.seed,
-        stage_of(config).layout.capacity(config.tokens.cutoff_len),
+        stage.layout.capacity(config.tokens.cutoff_len),
         job.fingerprint["data"],
     )
+    return stage.batches(job, of_rows)
 
 
 def _settle_micro_batches(job: Job, run: Training, tell: Callable[[Notice], None]) -> None:
@@ -150,7 +159,7 @@ def _settle_micro_batches(job: Job, run: Training, tell: Callable[[Notice], None
             tell(fit_micro_batches(run, worst, lambda: memory()["available_bytes"] - later))
 
 
-def _account(batches: BatchStream, num_rows: int) -> Notice:
+def _account(batches: EpochBatches, num_rows: int) -> Notice:
     left = batches.rows_left()
     if left == num_rows:
         account = f"none of this epoch's {num_rows:,} rows was trained on before; all follow"

@@ -17,6 +17,7 @@ from luthier.recipes.run_folder import METRICS
 COMPARED = (
     *("loss", "learning_rate", "grad_norm"),
     *("eval_loss", "eval_perplexity", "eval_token_accuracy", "eval_bits_per_byte"),
+    *("reward", "reward_std", "completions/mean_length", "eval_reward"),
     *("eval_rewards/accuracies", "eval_rewards/margins", "eval_kl"),
 )
 """The metrics that a run decides; the others are times, rates and sizes."""

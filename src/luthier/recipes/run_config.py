@@ -42,7 +42,13 @@ from luthier.models.settings import (
     QuantizationSettings,
     TuningSettings,
 )
-from luthier.objectives.settings import ObjectiveSettings, PreferenceSettings, RewardSettings
+from luthier.objectives.settings import (
+    GrpoSettings,
+    ObjectiveSettings,
+    PreferenceSettings,
+    RewardSettings,
+)
+from luthier.rollouts.settings import RolloutSettings
 
 STEP_SETTINGS: Mapping[str, type[Settings]] = {
     "repair": RepairSettings,
@@ -74,10 +80,11 @@ STAGE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 class RunSettings(Settings):
     """The run as a whole."""
 
-    stage: Literal["sft", "pt", "dpo", "orpo", "simpo", "cpo", "kto", "rm"] = "sft"
+    stage: Literal["sft", "pt", "dpo", "orpo", "simpo", "cpo", "kto", "rm", "grpo"] = "sft"
     """What is learned: sft (to answer, from conversations), pt (text, from documents), dpo, orpo,
     simpo or cpo (which of two answers is better), kto (from answers that are wanted or not), rm
-    (to give the better of two answers the higher reward: a reward model)."""
+    (to give the better of two answers the higher reward: a reward model), grpo (from rewards of the
+    model's own answers)."""
 
     output_dir: str = "output"
     """Folder of the run: settings, metrics, checkpoints, and the model at its top."""
@@ -120,6 +127,8 @@ class RunConfig(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     preference: PreferenceSettings = PreferenceSettings()
     reward: RewardSettings = RewardSettings()
+    grpo: GrpoSettings = GrpoSettings()
+    rollouts: RolloutSettings = RolloutSettings()
     optimizer: OptimizerSettings = AdamWOptimizer()
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()

@@ -19,10 +19,11 @@ from luthier.batches.flat import build_collator
 from luthier.batches.pairs import build_pair_collator, pair_capacity
 from luthier.batches.settings import BatchSettings
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Evaluator, Objective
+from luthier.contracts.training import EpochBatches, Evaluator, Objective
 from luthier.dataset.documents import DOCUMENTS
 from luthier.dataset.judged import PAIRS, VERDICTS
 from luthier.dataset.padding import resolve_for_rewards
+from luthier.dataset.prompts import PROMPTS
 from luthier.dataset.side import CONVERSATIONS, RowKind
 from luthier.dataset.templates import resolve_template
 from luthier.engine.memory import Split, undivided
@@ -36,6 +37,7 @@ from luthier.models.shared_prefixes import (
     shared_prefix_support,
 )
 from luthier.objectives.find_head import find_head
+from luthier.objectives.grpo import AnswerPolicy, GroupRelativePolicyOptimization
 from luthier.objectives.head import Head
 from luthier.objectives.kto import KahnemanTverskyOptimization
 from luthier.objectives.pair_rewards import RewardScorer, reward_head
@@ -43,10 +45,12 @@ from luthier.objectives.pair_scores import AnswerScorer, PairScorer, count_pairs
 from luthier.objectives.preference import PreferenceOptimization
 from luthier.objectives.reward import RewardModelling
 from luthier.objectives.sft import SupervisedFineTuning, model_inputs
+from luthier.recipes.rollouts import check_rollouts, reward_evaluation, rollout_stream
 from luthier.recipes.run_config import RunConfig
 
 if TYPE_CHECKING:
     from luthier.contracts.training import Batch
+    from luthier.recipes.job import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,10 @@ class Stage:
         sections: Names of the sections of settings that this stage reads beside the common ones.
         model_kind: What the model is loaded and saved for.
         find_head: Finds the head of the loaded and tuned model, or says why there is none.
+        check: Looks at what the settings name, before anything is loaded.
+        batches: Makes the batches that are trained on (job, batches of prepared rows).
+        measure: Builds the evaluator (job, validation rows, whether to give up), where the loss on
+            the rows is not what a model is measured by.
     """
 
     settle_tokenizer: Callable[[Any, str], tuple[Any, Sequence[Notice]]]
@@ -127,6 +135,9 @@ class Stage:
     sections: tuple[str, ...] = ()
     model_kind: ModelKind = "causal_lm"
     find_head: Callable[[Any], tuple[Head | None, Notice | None]] = find_head
+    check: Callable[[RunConfig], None] = lambda _config: None
+    batches: Callable[[Job, EpochBatches], EpochBatches] = lambda _job, rows: rows
+    measure: Callable[[Job, Any, Callable[[], bool]], Evaluator] | None = None
 
 
 def stage_of(config: RunConfig) -> Stage:
@@ -161,6 +172,12 @@ def _kto(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
 def _reward(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
     assert head is not None, "a reward model that was loaded has a head"
     return RewardModelling(config.reward, RewardScorer(head), count_pairs)
+
+
+def _grpo(config: RunConfig, head: Head | None, _in_training: bool) -> Objective:
+    policy = AnswerPolicy(head, batch_inputs, config.rollouts.temperature)
+    longest = config.rollouts.max_completion_length
+    return GroupRelativePolicyOptimization(config.grpo, policy, longest)
 
 
 _PREFERENCE = Stage(
@@ -202,6 +219,15 @@ STAGES: Mapping[str, Stage] = {
         sections=("reward",),
         model_kind="reward",
         find_head=lambda model: (reward_head(model), None),
+    ),
+    "grpo": Stage(
+        settle_tokenizer=resolve_template,
+        rows=PROMPTS,
+        objective=_grpo,
+        sections=("grpo", "rollouts"),
+        check=check_rollouts,
+        batches=rollout_stream,
+        measure=reward_evaluation,
     ),
 }
 """Each stage by the name that the setting `stage` has for it. Those that compare two answers differ

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class RewardEvaluation:
             StopAskedError: It was given up.
             RunError: A reward function fails.
         """
+        started_s = perf_counter()
         settings = GenerationSettings(
             max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
         )
@@ -78,4 +80,5 @@ class RewardEvaluation:
                 for judge, mean in zip(self.rewards, means_F, strict=True)
             },
             "eval_completions/clipped_ratio": num_cut / len(rows),
+            "eval_seconds": perf_counter() - started_s,
         }

@@ -1,0 +1,101 @@
+"""Training on the model's own answers, from a settings file to a model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from luthier.core.errors import RunError, SettingsError
+from luthier.recipes.config_resolve import resolve_file
+from luthier.recipes.inspection import inspect_run
+from luthier.recipes.stages import STAGES, stage_of
+
+OWN = '''
+def letters(prompt, answer, row):
+    """Reward the share of letters: something that a tiny model can learn."""
+    return sum(c.isascii() and c.isalpha() for c in answer) / max(1, len(answer))
+
+def fails(prompt, answer, row):
+    return 1 / (row["number"] - 3)
+'''
+
+
+@pytest.fixture
+def grpo_run(small_run: Any) -> Any:
+    """A run on 13 prompts, by default 2 epochs of 4 steps."""
+    rows = [{"question": f"Name {n}.", "answer": str(n), "number": n} for n in range(13)]
+    small_run.own = small_run.folder / "own.py"
+    small_run.own.write_text(OWN, encoding="utf-8")
+    path = small_run.folder / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    small_run.values |= {
+        "stage": "grpo",
+        "train_file": str(path),
+        "val_file": None,
+        "reward_funcs": [f"{small_run.own}:letters"],
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "rollout_batch_size": 8,
+    }
+    return small_run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+def train_lines(run: Any) -> list[dict[str, Any]]:
+    times = {"tokens_per_second", "supervised_tokens_per_second", "seconds_per_step"}
+    times |= {"elapsed_seconds", "memory_bytes"}
+    return [
+        {name: value for name, value in line.items() if name not in times}
+        for line in run.metrics()
+        if line["kind"] == "train"
+    ]
+
+
+@pytest.mark.parametrize(("finetuning_type", "packing"), [("full", "padding_free"), ("lora", "false")])
+def test_the_reward_rises(grpo_run: Any, finetuning_type: str, packing: str):
+    run = grpo_run.train(
+        *("--packing", packing, "--num_train_epochs", "8", "--learning_rate", "3e-2"),
+        finetuning_type=finetuning_type,
+        num_generations=8,
+        val_size=3,
+    )
+    assert run.result.finished
+    rewards = [line["reward"] for line in train_lines(run)]
+    print([round(x, 2) for x in rewards])
+    assert len(rewards) > 24
+    early, late = sum(rewards[:5]) / 5, sum(rewards[-5:]) / 5
+    assert late > early + 0.1
+    first, last = run.result.first_eval, run.result.last_eval
+    assert last["eval_reward"] > first["eval_reward"]
+    assert last["eval_loss"] == -last["eval_reward"]
+    (line, *_) = train_lines(run)
+    assert line["rewards/letters/mean"] == line["reward"]
+    assert 0 <= line["completions/clipped_ratio"] <= 1 < line["completions/mean_length"] <= 6
+    samples = [json.loads(x) for x in (run.folder / "rollouts.jsonl").read_text().splitlines()]
+    assert samples[0]["origin"].startswith(str(grpo_run.folder / "questions.jsonl"))
+    assert samples[0]["rewards"].keys() == {"letters"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_iterations": 2, "beta": 0.1}, {"loss_type": "grpo", "packing": False}],
+    ids=["plain", "clipped", "padded"],
+)
+def test_going_on_is_exact(grpo_run: Any, settings: dict[str, Any]):
+    whole = grpo_run.train(output_dir=str(grpo_run.folder / "whole"), **settings)
+    grpo_run.train(stop_after=3, **settings)
+    rest = grpo_run.train("--resume_from_checkpoint", **settings)
+    assert train_lines(whole) == train_lines(rest)
+    one, other = weights(whole.folder), weights(rest.folder)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    texts = [(run.folder / "rollouts.jsonl").read_text() for run in (whole, rest)]
+    assert texts[0] == texts[1]
