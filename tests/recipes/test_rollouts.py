@@ -26,15 +26,18 @@ def fails(prompt, answer, row):
 
 
 @pytest.fixture
-def grpo_run(small_run: Any) -> Any:
+def grpo_run(small_run: Any, tiny_llama: Any) -> Any:
     """A run on 13 prompts, by default 2 epochs of 4 steps."""
     rows = [{"question": f"Name {n}.", "answer": str(n), "number": n} for n in range(13)]
     small_run.own = small_run.folder / "own.py"
     small_run.own.write_text(OWN, encoding="utf-8")
     path = small_run.folder / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    # Wide weights: the layers have a say, and not the embeddings alone.
+    wide = tiny_llama("wide", initializer_range=0.3)
     small_run.values |= {
         "stage": "grpo",
+        "model_name_or_path": str(wide),
         "train_file": str(path),
         "val_file": None,
         "reward_funcs": [f"{small_run.own}:letters"],
@@ -63,16 +66,15 @@ def train_lines(run: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("finetuning_type", "packing"), [("full", "padding_free"), ("lora", "false")])
 def test_the_reward_rises(grpo_run: Any, finetuning_type: str, packing: str):
     run = grpo_run.train(
-        *("--packing", packing, "--num_train_epochs", "8", "--learning_rate", "3e-2"),
+        *("--packing", packing, "--num_train_epochs", "5", "--learning_rate", "3e-2"),
         finetuning_type=finetuning_type,
         num_generations=8,
         val_size=3,
     )
     assert run.result.finished
     rewards = [line["reward"] for line in train_lines(run)]
-    print([round(x, 2) for x in rewards])
-    assert len(rewards) > 24
-    early, late = sum(rewards[:5]) / 5, sum(rewards[-5:]) / 5
+    assert len(rewards) == 15
+    early, late = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
     assert late > early + 0.1
     first, last = run.result.first_eval, run.result.last_eval
     assert last["eval_reward"] > first["eval_reward"]
