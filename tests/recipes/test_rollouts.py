@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from luthier.core.errors import RunError, SettingsError
 from luthier.recipes.config_resolve import resolve_file
 from luthier.recipes.inspection import inspect_run
+from luthier.recipes.reproduce import open_run, reproduce, verify
+from luthier.recipes.rollouts import check_rollouts
 from luthier.recipes.stages import STAGES, stage_of
+from luthier.recipes.train import run_training
 
 OWN = '''
 def letters(prompt, answer, row):
@@ -63,7 +66,9 @@ def train_lines(run: Any) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("finetuning_type", "packing"), [("full", "padding_free"), ("lora", "false")])
+@pytest.mark.parametrize(
+    ("finetuning_type", "packing"), [("full", "padding_free"), ("lora", "false")]
+)
 def test_the_reward_rises(grpo_run: Any, finetuning_type: str, packing: str):
     run = grpo_run.train(
         *("--packing", packing, "--num_train_epochs", "5", "--learning_rate", "3e-2"),
@@ -101,3 +106,91 @@ def test_going_on_is_exact(grpo_run: Any, settings: dict[str, Any]):
     assert all(torch.equal(one[name], other[name]) for name in one)
     texts = [(run.folder / "rollouts.jsonl").read_text() for run in (whole, rest)]
     assert texts[0] == texts[1]
+
+
+class StopInside:
+    """Asks to stop once the loop has something to save: after the first of two micro-batches."""
+
+    def __init__(self) -> None:
+        self.has_work = False
+
+    @property
+    def requested(self) -> bool:
+        return self.has_work
+
+    def take_checkpoint_request(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2])
+def test_a_stop_in_the_middle_of_a_step_keeps_its_answers(
+    grpo_run: Any, recorder: Any, num_iterations: int
+):
+    settings = {"num_iterations": num_iterations, "num_train_epochs": 1}
+    whole = grpo_run.train(output_dir=str(grpo_run.folder / "whole"), **settings)
+    command = ["luthier", "train"]
+    stopped = run_training(grpo_run.config(**settings), command, recorder, StopInside())
+    assert stopped.progress.step == 0
+    (state,) = (stopped.folder / "checkpoints").glob("*/state.json")
+    kept = json.loads(state.read_text(encoding="utf-8"))
+    assert '"answer_ids"' in json.dumps(kept)
+    rest = grpo_run.train("--resume_from_checkpoint", **settings)
+    assert train_lines(whole) == train_lines(rest)
+    one, other = weights(whole.folder), weights(rest.folder)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_own_reward_that_fails_ends_the_run_by_file_line_and_row(grpo_run: Any):
+    message = r"own\.py:7: .*fails failed on the row .*questions\.jsonl:4: ZeroDivisionError"
+    with pytest.raises(RunError, match=message):
+        grpo_run.train(reward_funcs=[f"{grpo_run.own}:fails"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward_funcs": None}, "nothing to say which answers are better"),
+        ({"reward_funcs": ["math_anser"]}, "no reward function math_anser"),
+        ({"beta": 0.1, "finetuning_type": "full"}, "beta: .*only an adapter leaves as it was"),
+    ],
+)
+def test_what_is_refused_before_anything_is_loaded(
+    grpo_run: Any, recorder: Any, settings: dict[str, Any], message: str
+):
+    with pytest.raises(SettingsError, match=message):
+        run_training(grpo_run.config(**settings), ["luthier"], recorder, StopInside())
+    assert recorder.prepared is None
+    assert not recorder.said
+
+
+def test_prompts_can_be_inspected(grpo_run: Any, recorder: Any):
+    found = inspect_run(grpo_run.config(), recorder, 3)
+    assert len(found.rows) == 3
+    assert {shown.num_taught for shown in found.rows} == {0}
+    assert not found.data.notices
+    (shown, *_) = found.rows
+    assert "Name" in "".join(piece.text for piece in shown.pieces)
+
+
+def test_other_rewards_are_another_run(grpo_run: Any):
+    grpo_run.train(stop_after=1)
+    with pytest.raises(RunError, match="temperature: 1.0 -> 0.5"):
+        grpo_run.train("--resume_from_checkpoint", temperature=0.5)
+
+
+def test_a_run_is_repeated(grpo_run: Any, recorder: Any):
+    first = grpo_run.train("--max_steps", "3")
+
+    class NeverStop(StopInside):
+        @property
+        def requested(self) -> bool:
+            return False
+
+    again = reproduce(open_run(first.folder), ["luthier", "reproduce"], recorder, NeverStop())
+    assert verify(open_run(first.folder), again).identical
+
+
+def test_the_settings_file_that_is_shipped():
+    config = resolve_file(Path(__file__).parents[2] / "configs" / "grpo_gsm8k.yaml").config
+    assert stage_of(config) is STAGES["grpo"]
+    check_rollouts(config)

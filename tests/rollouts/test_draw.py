@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from luthier.batches.collate import CausalLMCollator
@@ -13,6 +15,7 @@ from luthier.contracts.question import Question
 from luthier.core.errors import RunError
 from luthier.engine.precision import Precision
 from luthier.evaluation.generation import generate_tokens
+from luthier.evaluation.settings import GenerationSettings
 from luthier.objectives.grpo import AnswerPolicy
 from luthier.rollouts.draw import Drawer
 from luthier.rollouts.rewards import RewardFunction
@@ -44,7 +47,11 @@ def drawer(model: Any, tiny_tokenizer: Any) -> Any:
     ]
 
     def make(beta: float = 0.0, tell: Any = lambda *_: None, **settings: Any) -> Drawer:
-        values = {"num_generations": 3, "max_completion_length": 7, "rollout_batch_size": 4}
+        values: dict[str, Any] = {
+            "num_generations": 3,
+            "max_completion_length": 7,
+            "rollout_batch_size": 4,
+        }
         return Drawer(
             model=model,
             tokenizer=tiny_tokenizer,
@@ -109,10 +116,6 @@ def test_old_log_probabilities_are_those_of_the_drawing_policy(
 
 
 def test_the_reference_is_the_model_below_the_adapter(drawer: Any, model: Any):
-    from dataclasses import replace
-
-    from peft import LoraConfig, get_peft_model
-
     draw = drawer(beta=0.1)
     tuned = get_peft_model(
         model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
@@ -149,8 +152,6 @@ def test_other_errors_pass_through(drawer: Any, model: Any):
 
 
 def test_the_tokens_are_those_that_generation_draws(drawer: Any, model: Any, tiny_tokenizer: Any):
-    from luthier.evaluation.settings import GenerationSettings
-
     (rollouts,) = drawer()([[0]], 5)
     settings = GenerationSettings(max_new_tokens=7, temperature=1.0, batch_size=4, seed=5)
     drawn = generate_tokens(model, tiny_tokenizer, [[20]] * 3, settings, STOPS)

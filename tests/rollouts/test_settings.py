@@ -16,7 +16,6 @@ from luthier.rollouts.settings import RolloutSettings
         ({"reward_funcs": ["length", "length"]}, "names a function twice"),
         ({"reward_funcs": ["format"]}, "go together"),
         ({"reward_pattern": "a"}, "go together"),
-        ({"reward_max_chars": 9}, "by the reward length alone"),
         ({"num_generations": 1}, "greater than or equal to 2"),
     ],
 )

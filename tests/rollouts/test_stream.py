@@ -36,7 +36,11 @@ class Script:
 
 def make(num_rows: int = 5, num_iterations: int = 1, **settings: Any) -> tuple[Any, Script]:
     rows = [{"input_ids": [n + 1], "labels": [-100]} for n in range(num_rows)]
-    values = {"packing": False, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    values: dict[str, Any] = {
+        "packing": False,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 2,
+    }
     batches = BatchSettings(**{**values, **settings})
     prompts = BatchStream(rows, [1] * num_rows, COLLATE, batches, seed=7)
     draw = Script()

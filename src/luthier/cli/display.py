@@ -93,9 +93,10 @@ class TrainScreen:
         splits = prepared.manifest["splits"]
         for name, split in splits.items():
             share = format_share(split["supervised_tokens"], split["tokens"])
+            taught = f"{share} of them taught" if split["supervised_tokens"] else "prompts alone"
             self._console.print(
                 f"[bold]{name:5}[/] {split['rows']:,} rows, "
-                f"{format_count(split['tokens'])} tokens, {share} of them taught, "
+                f"{format_count(split['tokens'])} tokens, {taught}, "
                 f"longest {split['max_length']:,}"
             )
         counts = prepared.manifest["counts"]

@@ -96,9 +96,7 @@ class AnswerPolicy:
     inputs: Callable[[Batch], dict[str, Any]] = model_inputs
     temperature: float = 1.0
 
-    def log_probs(
-        self, model: torch.nn.Module, batch: Batch, tokens: AnswerTokens
-    ) -> torch.Tensor:
+    def log_probs(self, model: torch.nn.Module, batch: Batch, tokens: AnswerTokens) -> torch.Tensor:
         """Return the log-probability of each answer token, (N,) of float32, with gradient.
 
         Raises:

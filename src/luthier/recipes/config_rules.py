@@ -373,6 +373,12 @@ RULES: tuple[Rule, ...] = (
         "Give a number of prompts. Where memory runs out, batches of answers are halved.",
     ),
     Rule(
+        "reward_max_chars",
+        lambda c: "length" not in c.rollouts.reward_funcs,
+        "is set, and the reward length is not among reward_funcs",
+        "Add length to reward_funcs, or take it out.",
+    ),
+    Rule(
         "epsilon",
         lambda c: c.rollouts.num_iterations == 1,
         "is set, and with num_iterations: 1 the ratio is always 1",

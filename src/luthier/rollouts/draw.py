@@ -132,9 +132,7 @@ class Drawer:
             for g, (row, group) in enumerate(zip(rows, drawn, strict=True))
         ]
 
-    def _reported(
-        self, found: GroupRewards, values_GNF: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def _reported(self, found: GroupRewards, values_GNF: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what is logged of each answer, under TRL's names; each is (G, N)."""
         like_GN = found.total
         reported = {

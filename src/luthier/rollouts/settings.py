@@ -72,6 +72,4 @@ class RolloutSettings(Settings):
             raise ValueError(
                 "the reward format and reward_pattern go together: name both or neither"
             )
-        if "reward_max_chars" in self.model_fields_set and "length" not in names:
-            raise ValueError("reward_max_chars is used by the reward length alone")
         return self
