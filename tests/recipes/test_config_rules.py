@@ -28,8 +28,12 @@ QUANTISED = "is for LoRA on a frozen base"
 NO_CHECKPOINTS = "is set, and trainer: transformers writes no checkpoints"
 OWN_LOOP = "is set, and only luthier's own loop looks"
 PT, DPO, RM = "stage: pt", "stage: dpo", "stage: rm"
+GRPO = "stage: grpo"
+TWICE = f"{GRPO}\nnum_iterations: 2"
 DOES_NOT_RANK = "is set, and this stage does not rank answers"
 OF_DOCUMENTS = "and stage: pt learns from documents"
+OF_PROMPTS = "is set, and stage: grpo trains on prompts alone"
+GRPO_ONLY = "is set, and only stage: grpo looks"
 ONE_RATE = "is set, and trainer: transformers has one learning rate"
 HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
 
@@ -119,7 +123,7 @@ CASES = [
      "stage: dpo"),
     ("pref_loss", "pref_loss: orpo", DPO, "is set, and is a stage of its own", "stage: orpo"),
     ("pref_loss", "pref_loss: ipo", "stage: kto", DOES_NOT_RANK, DPO),
-    ("pref_beta", "pref_beta: 0.2", "", "is set, and this stage does not judge", "stage: kto"),
+    ("pref_beta", "pref_beta: 0.2", "", "is set, and this stage judges no an", "stage: kto"),
     ("pref_ftx", "pref_ftx: 0.2", "", DOES_NOT_RANK, DPO),
     ("dpo_label_smoothing", "dpo_label_smoothing: 0.1", "stage: kto", DOES_NOT_RANK, DPO),
     ("ld_alpha", "ld_alpha: 0.5", "", DOES_NOT_RANK, DPO),
@@ -143,6 +147,31 @@ CASES = [
     ("trainer", BY_TRANSFORMERS, DPO, "is transformers, which has the stages", "stage: pt"),
     ("per_device_train_batch_size", "per_device_train_batch_size: 1", "stage: kto",
      "and kto estimates what it compares with", DPO),
+    ("epsilon", "epsilon: 0.1", "", GRPO_ONLY, TWICE),
+    ("epsilon_high", "epsilon_high: 0.3", "", GRPO_ONLY, TWICE),
+    ("beta", "beta: 0.1", DPO, GRPO_ONLY, GRPO),
+    ("loss_type", "loss_type: grpo", "", GRPO_ONLY, GRPO),
+    ("reward_funcs", "reward_funcs: [length]", "", GRPO_ONLY, GRPO),
+    ("reward_max_chars", "reward_max_chars: 9", "", GRPO_ONLY, f"{GRPO}\nreward_funcs: length"),
+    ("num_generations", "num_generations: 4", DPO, GRPO_ONLY, GRPO),
+    ("max_completion_length", "max_completion_length: 4", "", GRPO_ONLY, GRPO),
+    ("temperature", "temperature: 0.5", "", GRPO_ONLY, GRPO),
+    ("top_p", "top_p: 0.5", "", GRPO_ONLY, GRPO),
+    ("rollout_batch_size", "rollout_batch_size: 2", "", GRPO_ONLY, GRPO),
+    ("num_iterations", "num_iterations: 2", "", GRPO_ONLY, GRPO),
+    ("scale_rewards", "scale_rewards: false", "", GRPO_ONLY, GRPO),
+    ("epsilon", "epsilon: 0.1", GRPO, "with num_iterations: 1 the ratio", TWICE),
+    ("epsilon_high", "epsilon_high: 0.3", GRPO, "with num_iterations: 1 the ratio", TWICE),
+    ("reward_max_chars", "reward_max_chars: 9", GRPO, "the reward length is not among",
+     f"{GRPO}\nreward_funcs: length"),
+    ("on_long_row", "on_long_row: drop", GRPO, OF_PROMPTS, DPO),
+    ("min_answer_share", "min_answer_share: 0.2", GRPO, OF_PROMPTS, DPO),
+    ("min_answer_chars", "min_answer_chars: 6", GRPO, OF_PROMPTS, DPO),
+    ("task_column", "task_column: t", f"{GRPO}\ntask_weights: {{a: 2}}", OF_PROMPTS,
+     f"{DPO}\ntask_weights: {{a: 2}}"),
+    ("neftune_noise_alpha", "neftune_noise_alpha: 5", GRPO, OF_PROMPTS, DPO),
+    ("packing", "packing: true", GRPO, "before the model has answered", DPO),
+    ("per_device_train_batch_size", AUTO, GRPO, "rows that the model has not written", DPO),
     ("train_batch_size", "train_batch_size: 32", "", "and only per_device_train_batch_size: auto",
      AUTO),
     ("resize_vocab", "resize_vocab: true", "", "is set, and there are no new tokens",
@@ -235,6 +264,8 @@ def test_a_default_that_is_spelled_out_breaks_no_rule(resolve_text: Resolve):
         "quantization_bit: null",
         AUTO,
         f"{AUTO}\ntrain_batch_size: 32\ngradient_accumulation_steps: 1",
+        f"{GRPO}\nreward_funcs: [format, length]\nreward_pattern: a*\nreward_max_chars: 9",
+        f"{TWICE}\nreward_funcs: math_answer\nloss_type: bnpo\nepsilon: 0.1\nbeta: 0.2",
     ],
 )
 def test_run_yaml_is_as_good_as_the_file_it_came_from(

@@ -21,11 +21,22 @@ CONFIGS = {
     "cpo": "cpo_pairs.yaml",
     "kto": "kto_verdicts.yaml",
     "rm": "rm_lora.yaml",
+    "grpo": "grpo_sums.yaml",
 }
 """The file of each stage."""
 
 FULL = CONFIGS | {"sft": "sft_full.yaml", "rm": "rm_full.yaml"}
 """The same where all weights are trained."""
+
+
+BRIEF = {
+    # What is measured are the likeliest answers, which a small step need not change.
+    "grpo": (
+        *("--max_completion_length", "12", "--reward_max_chars", "10"),
+        *("--learning_rate", "1e-2"),
+    )
+}
+"""What keeps a test short, by stage."""
 
 
 def test_every_stage_has_its_file() -> None:
@@ -61,6 +72,7 @@ def test_a_file_trains_a_tiny_model(
         *("--prepared_dir", str(small_run.folder / "prepared")),
         *("--finetuning_type", finetuning_type, "--packing", packing),
         *("--max_samples", "12", "--val_size", "4", "--max_steps", "3", "--bf16", "false"),
+        *BRIEF.get(stage, ()),
     ]
     run = train_as(resolve_command(read_flags(args)).config)
     assert run.result.finished

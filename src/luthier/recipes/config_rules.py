@@ -130,9 +130,12 @@ _TAKE_OUT_OR_DPO = "Take it out, or set stage: dpo."
 
 _OF_ANSWERS = (
     *("on_long_row", "min_answer_share", "min_answer_chars"),
-    *("task_column", "task_weights", "neftune_noise_alpha"),
+    *("task_column", "neftune_noise_alpha"),
 )
 """Settings of answers that stand in the data, and of the loss on them."""
+
+_WITH_REWARD_FUNCS = ("reward_weights", "reward_pattern")
+"""Settings that can't stand without `reward_funcs`, which has the rule."""
 
 STEP_RULES: tuple[Rule, ...] = tuple(_step_rules())
 
@@ -355,6 +358,7 @@ RULES: tuple[Rule, ...] = (
     *(
         Rule(name, _is_not("grpo"), "is set, and only stage: grpo looks at it", _TAKE_OUT)
         for name in (*GrpoSettings.model_fields, *RolloutSettings.model_fields)
+        if name not in _WITH_REWARD_FUNCS
     ),
     *(
         Rule(name, _answers_itself, "is set, and stage: grpo trains on prompts alone", _TAKE_OUT)
@@ -378,17 +382,14 @@ RULES: tuple[Rule, ...] = (
         "is set, and the reward length is not among reward_funcs",
         "Add length to reward_funcs, or take it out.",
     ),
-    Rule(
-        "epsilon",
-        lambda c: c.rollouts.num_iterations == 1,
-        "is set, and with num_iterations: 1 the ratio is always 1",
-        "Raise num_iterations, or take it out.",
-    ),
-    Rule(
-        "epsilon_high",
-        lambda c: c.rollouts.num_iterations == 1,
-        "is set, and with num_iterations: 1 the ratio is always 1",
-        "Raise num_iterations, or take it out.",
+    *(
+        Rule(
+            name,
+            lambda c: c.rollouts.num_iterations == 1,
+            "is set, and with num_iterations: 1 the ratio is always 1",
+            "Raise num_iterations, or take it out.",
+        )
+        for name in ("epsilon", "epsilon_high")
     ),
     Rule(
         "create_new_adapter",
