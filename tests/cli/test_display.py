@@ -56,6 +56,16 @@ def terminal() -> Shown:
     return Shown(terminal=True)
 
 
+def test_rewards_are_shown_where_answers_have_some(pipe: Shown):
+    with pipe.screen as screen:
+        screen.on_log(StepRecord(3, 0.5, TRAIN | {"reward": 0.25}))
+        measured = {"eval_loss": -0.5, "eval_reward": 0.5, "eval_seconds": 2.0}
+        screen.on_evaluation(StepRecord(3, 0.5, measured))
+    shown = " ".join(pipe.lines())
+    assert "reward +0.250" in shown
+    assert "reward +0.500" in shown
+
+
 def test_bits_per_byte_are_shown_where_they_were_measured(pipe: Shown):
     with pipe.screen as screen:
         screen.on_evaluation(StepRecord(10, 2.5, EVAL | {"eval_bits_per_byte": 1.25}))

@@ -204,7 +204,7 @@ REFUSED = {
         "task_weights: {a: x}\ntask_column: t\n", r":2: task_weights is \{'a': 'x'\}: .*number"),
     "option": (
         "stage: sort\n",
-        r":2: stage is 'sort', and can be sft or pt or dpo.* or kto\n  stage: What is",
+        r":2: stage is 'sort', and can be sft or pt or dpo.* or grpo\n  stage: What is",
     ),
     "near an option": (
         "lr_scheduler_type: cosin\n",

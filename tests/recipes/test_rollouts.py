@@ -106,6 +106,17 @@ def test_going_on_is_exact(grpo_run: Any, settings: dict[str, Any]):
     assert all(torch.equal(one[name], other[name]) for name in one)
     texts = [(run.folder / "rollouts.jsonl").read_text() for run in (whole, rest)]
     assert texts[0] == texts[1]
+    if "beta" in settings:
+        kl = [line["kl"] for line in train_lines(whole)]
+        assert kl[0] == pytest.approx(0, abs=1e-6), "a new adapter is its reference"
+        assert kl[-1] > 1e-4
+
+
+def test_frozen_layers_are_not_remembered(grpo_run: Any):
+    run = grpo_run.train("--max_steps", "2", finetuning_type="freeze", freeze_trainable_layers=1)
+    (notice,) = (one for one in run.screen.notices if one.setting == "freeze_cache")
+    assert notice.used == "false"
+    assert run.result.finished
 
 
 class StopInside:
@@ -164,7 +175,7 @@ def test_what_is_refused_before_anything_is_loaded(
 
 
 def test_prompts_can_be_inspected(grpo_run: Any, recorder: Any):
-    found = inspect_run(grpo_run.config(), recorder, 3)
+    found = inspect_run(grpo_run.config(), recorder, 3, with_losses=True)
     assert len(found.rows) == 3
     assert {shown.num_taught for shown in found.rows} == {0}
     assert not found.data.notices
@@ -174,7 +185,7 @@ def test_prompts_can_be_inspected(grpo_run: Any, recorder: Any):
 
 def test_other_rewards_are_another_run(grpo_run: Any):
     grpo_run.train(stop_after=1)
-    with pytest.raises(RunError, match="temperature: 1.0 -> 0.5"):
+    with pytest.raises(RunError, match=r"temperature: 1\.0 -> 0\.5"):
         grpo_run.train("--resume_from_checkpoint", temperature=0.5)
 
 

@@ -32,6 +32,7 @@ FOREIGN: Mapping[str, str] = {
     "lr": "It is called learning_rate.",
     "lora_r": "It is called lora_rank.",
     "max_length": "It is called cutoff_len.",
+    "max_prompt_length": "With stage: grpo it is called cutoff_len.",
     "max_seq_length": "It is called cutoff_len.",
     "neat_packing": "Write packing: true; packed conversations never see each other.",
     "plot_loss": "Take it out; metrics.jsonl in output_dir holds every point.",
@@ -40,6 +41,8 @@ FOREIGN: Mapping[str, str] = {
     "target_modules": "It is called lora_target.",
     "use_fast_tokenizer": TAKE_OUT,
     "use_unsloth": TAKE_OUT,
+    "use_vllm": "Take it out; in training, answers are drawn by transformers.",
+    "vllm_mode": "Take it out; in training, answers are drawn by transformers.",
 }
 """What to do about each name."""
 
