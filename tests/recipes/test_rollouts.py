@@ -14,7 +14,7 @@ from luthier.core.errors import RunError, SettingsError
 from luthier.recipes.config_resolve import resolve_file
 from luthier.recipes.inspection import inspect_run
 from luthier.recipes.reproduce import open_run, reproduce, verify
-from luthier.recipes.rollouts import check_rollouts
+from luthier.recipes.rollouts import check_rollouts, with_answers
 from luthier.recipes.stages import STAGES, stage_of
 from luthier.recipes.train import run_training
 
@@ -179,8 +179,17 @@ def test_prompts_can_be_inspected(grpo_run: Any, recorder: Any):
     assert len(found.rows) == 3
     assert {shown.num_taught for shown in found.rows} == {0}
     assert not found.data.notices
+    assert found.notices[-1].reason == "drawing the answers is left out of the time"
+    assert found.estimate.num_steps == 8
     (shown, *_) = found.rows
     assert "Name" in "".join(piece.text for piece in shown.pieces)
+
+
+def test_time_and_memory_are_estimated_from_the_answers_too(grpo_run: Any):
+    config, lengths = with_answers(grpo_run.config("--num_iterations", "3"), [3, 5])
+    assert lengths == [9] * 4 + [11] * 4
+    assert config.batches.per_device_train_batch_size == 2 * 4
+    assert config.training.num_train_epochs == 2 * 3
 
 
 def test_other_rewards_are_another_run(grpo_run: Any):

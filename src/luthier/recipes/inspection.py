@@ -26,6 +26,7 @@ from luthier.recipes.memory_estimate import Computing, ModelShape, model_shape
 from luthier.recipes.packed import settle_packing
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
+from luthier.recipes.stages import stage_of
 from luthier.recipes.shown_rows import ShownRow, answers_of, show_row
 from luthier.recipes.stages import stage_of
 
@@ -83,8 +84,12 @@ def inspect_run(
         flops_per_second=rate,
         full_logits=config.run.trainer != "luthier",
     )
-    estimate = estimate_run(config, row_lengths(train), shape, computing)
-    notices = (*data.notices, precision_notice, packing_notice, estimate.notice)
+    stage, left_out = stage_of(config), None
+    estimate = estimate_run(*stage.as_computed(config, row_lengths(train)), shape, computing)
+    if stage.not_estimated is not None:
+        reason = f"{stage.not_estimated} is left out of the time"
+        left_out = Notice("estimate", "", "", reason)
+    notices = (*data.notices, precision_notice, packing_notice, estimate.notice, left_out)
     found = tuple(notice for notice in notices if notice is not None)
     return Inspection(data, rows, shape, estimate, precision.name, found)
 

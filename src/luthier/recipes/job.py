@@ -101,8 +101,9 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         )
     notices = (*data.notices, *changes, precision_notice, packing_notice, sharding_notice)
     notices += (*loaded.notices, cache_notice)
-    lengths = row_lengths(data.prepared.train)
-    notices += settle_execution(config, model, head, lengths, device=device, precision=precision)
+    rows = row_lengths(data.prepared.train)
+    settings, lengths = stage_of(config).as_computed(config, rows)
+    notices += settle_execution(settings, model, head, lengths, device=device, precision=precision)
     found = tuple(notice for notice in notices if notice is not None)
     for notice in found:
         screen.notice(notice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luthier.contracts.training import EpochBatches, Evaluator
@@ -33,6 +33,28 @@ def check_rollouts(config: RunConfig) -> None:
             where="beta",
             mend="Set finetuning_type: lora, or beta: 0, which most take today.",
         )
+
+
+def with_answers(config: RunConfig, lengths: Sequence[int]) -> tuple[RunConfig, Sequence[int]]:
+    """Return settings and lengths as they would be if the answers stood in the data.
+
+    Time and memory are estimated from them. Each answer is taken to be as long as it may be.
+
+    Args:
+        config: All settings; the batch size counts prompts.
+        lengths: Tokens of each prompt.
+    """
+    asked, size = config.rollouts, config.batches.rows_per_batch
+    batches = {"per_device_train_batch_size": size * asked.num_generations}
+    training = {"num_train_epochs": config.training.num_train_epochs * asked.num_iterations}
+    settings = config.model_copy(
+        update={
+            "batches": config.batches.model_copy(update=batches),
+            "training": config.training.model_copy(update=training),
+        }
+    )
+    rows = [length + asked.max_completion_length for length in lengths]
+    return settings, [length for length in rows for _ in range(asked.num_generations)]
 
 
 def rollout_stream(job: Job, prompts: EpochBatches) -> RolloutStream:

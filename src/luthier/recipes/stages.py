@@ -45,7 +45,12 @@ from luthier.objectives.pair_scores import AnswerScorer, PairScorer, count_pairs
 from luthier.objectives.preference import PreferenceOptimization
 from luthier.objectives.reward import RewardModelling
 from luthier.objectives.sft import SupervisedFineTuning, model_inputs
-from luthier.recipes.rollouts import check_rollouts, reward_evaluation, rollout_stream
+from luthier.recipes.rollouts import (
+    check_rollouts,
+    reward_evaluation,
+    rollout_stream,
+    with_answers,
+)
 from luthier.recipes.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -121,6 +126,9 @@ class Stage:
         find_head: Finds the head of the loaded and tuned model, or says why there is none.
         check: Looks at what the settings name, before anything is loaded.
         batches: Makes the batches that are trained on (job, batches of prepared rows).
+        as_computed: Turns settings and the lengths of prepared rows into those of what is trained
+            on, where it is not these rows: time and memory are estimated from them.
+        not_estimated: What of a step the estimate of the time leaves out, in words.
         measure: Builds the evaluator (job, validation rows, whether to give up), where the loss on
             the rows is not what a model is measured by.
     """
@@ -137,6 +145,10 @@ class Stage:
     find_head: Callable[[Any], tuple[Head | None, Notice | None]] = find_head
     check: Callable[[RunConfig], None] = lambda _config: None
     batches: Callable[[Job, EpochBatches], EpochBatches] = lambda _job, rows: rows
+    as_computed: Callable[[RunConfig, Sequence[int]], tuple[RunConfig, Sequence[int]]] = (
+        lambda config, lengths: (config, lengths)
+    )
+    not_estimated: str | None = None
     measure: Callable[[Job, Any, Callable[[], bool]], Evaluator] | None = None
 
 
@@ -227,6 +239,8 @@ STAGES: Mapping[str, Stage] = {
         sections=("grpo", "rollouts"),
         check=check_rollouts,
         batches=rollout_stream,
+        as_computed=with_answers,
+        not_estimated="drawing the answers",
         measure=reward_evaluation,
     ),
 }
