@@ -26,7 +26,6 @@ from luthier.recipes.memory_estimate import Computing, ModelShape, model_shape
 from luthier.recipes.packed import settle_packing
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.screen import Screen
-from luthier.recipes.stages import stage_of
 from luthier.recipes.shown_rows import ShownRow, answers_of, show_row
 from luthier.recipes.stages import stage_of
 
