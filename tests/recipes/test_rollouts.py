@@ -170,6 +170,8 @@ def test_what_is_refused_before_anything_is_loaded(
 ):
     with pytest.raises(SettingsError, match=message):
         run_training(grpo_run.config(**settings), ["luthier"], recorder, StopInside())
+    with pytest.raises(SettingsError, match=message):
+        inspect_run(grpo_run.config(**settings), recorder, 3)
     assert recorder.prepared is None
     assert not recorder.said
 

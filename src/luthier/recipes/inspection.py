@@ -57,6 +57,7 @@ def inspect_run(
         LuthierError: As training itself would.
     """
     check_model_path(config.model)
+    stage_of(config).check(config)
     config, packing_notice = settle_packing(config)
     data = prepare_data(config, screen)
     train = data.prepared.train
