@@ -23,6 +23,7 @@ from luthier.recipes.frozen_layers import (
     seen_twice,
 )
 from luthier.recipes.job import build_job
+from luthier.recipes.stages import STAGES
 
 FREEZE = ("--finetuning_type", "freeze", "--freeze_trainable_layers", "1")
 OFF = ("--freeze_cache", "false")
@@ -186,9 +187,9 @@ def test_dropout_in_the_frozen_layers(tiny_llama: Any, small_run: Any, recorder:
 
 
 def test_without_a_head_all_layers_run(build: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch):
-    from luthier.recipes import job
 
-    monkeypatch.setattr(job, "find_head", lambda _model: (None, None))
+    headless = dataclasses.replace(STAGES["sft"], find_head=lambda _model: (None, None))
+    monkeypatch.setitem(STAGES, "sft", headless)
     assert build().head is None
     assert [n.reason for n in recorder.notices] == ["the loss is computed from full logits"]
 
