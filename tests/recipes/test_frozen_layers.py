@@ -187,7 +187,6 @@ def test_dropout_in_the_frozen_layers(tiny_llama: Any, small_run: Any, recorder:
 
 
 def test_without_a_head_all_layers_run(build: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch):
-
     headless = dataclasses.replace(STAGES["sft"], find_head=lambda _model: (None, None))
     monkeypatch.setitem(STAGES, "sft", headless)
     assert build().head is None
