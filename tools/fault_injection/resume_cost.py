@@ -19,6 +19,9 @@ from luthier.checkpoints.listing import inspect_checkpoints
 
 ROWS_PER_STEP = 512
 
+STEPS_BEFORE = 200
+"""Steps that are taken before the stop: over 100,000 rows, which a replay would have to read."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResumeCost:
@@ -36,7 +39,7 @@ class ResumeCost:
 
 
 def measure_resume(folder: Path, model: Path, num_rows: int, repeats: int = 3) -> ResumeCost:
-    """Train over half of a data set, stop, and time starts from there and from nothing.
+    """Train over a part of a data set, stop, and time starts from there and from nothing.
 
     Args:
         folder: Empty; gets rows, prepared rows and runs.
@@ -61,7 +64,7 @@ def measure_resume(folder: Path, model: Path, num_rows: int, repeats: int = 3) -
         "bf16": False,
     }
     (folder / "run.yaml").write_text(json.dumps(settings), encoding="utf-8")
-    _train_until(folder, num_rows // ROWS_PER_STEP // 2, signal.SIGTERM)
+    _train_until(folder, min(STEPS_BEFORE, num_rows // ROWS_PER_STEP // 2), signal.SIGTERM)
     done = inspect_checkpoints(folder / "out")[-1].step
     resumed = ["--resume_from_checkpoint"]
     fresh = ["--output_dir", "fresh", "--overwrite_output_dir"]
