@@ -47,6 +47,7 @@ def test_the_checkpoint_before_is_used_and_the_bad_one_named(
 ):
     trial = damage_and_go_on(workshop, workshop.whole(), name, damage, seed=0)
     assert not trial.problems, trial
+    assert trial.line("Passed over")
     report("a file of a checkpoint damaged", trial.line("Passed over"))
 
 

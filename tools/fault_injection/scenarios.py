@@ -198,8 +198,9 @@ def damage_and_go_on(
     if listing.wait() == 0 or f"damaged: {newest.name}" not in listing.text():
         problems.append(f"not detected: {listing.text()}")
     child = run.go_on()
-    if newest.name not in child.line("Passed over a damaged checkpoint"):
-        problems.append(f"the bad one was not named: {child.text()}")
+    printed = child.text()
+    if newest.name not in line_with("Passed over a damaged checkpoint", printed):
+        problems.append(f"the bad one was not named: {printed}")
     problems += judge(run, whole)
     shutil.rmtree(run.root)
-    return Trial(what, tuple(problems), child.text())
+    return Trial(what, tuple(problems), printed)
