@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from luthier.contracts.conversation import Conversation, Corpus, Message, Origin, Record, Rejection
 from luthier.contracts.rows import IGNORE_INDEX
 from luthier.core.errors import DataError
-from luthier.dataset import judged as judged_module
+from luthier.dataset import side as side_module
 from luthier.dataset.judged import JudgedMaker, complete_verdicts, pair_row, with_other_answers
 from luthier.dataset.rendering import Renderer
 from luthier.dataset.row_table import Pair, Row
@@ -252,7 +252,7 @@ def test_a_prompt_that_no_cut_makes_fit_leaves(make):
 
 
 def test_records_stay_in_order_with_their_weights_and_remarks(make, monkeypatch):
-    monkeypatch.setattr(judged_module, "BATCH_SIZE", 2)
+    monkeypatch.setattr(side_module, "BATCH_SIZE", 2)
     records = [pair(f"Yes {n}.", "<|im_end|>", weight=n / 2) for n in (1, 2, 3)]
     side = make(*records)
     assert side.conversations == records

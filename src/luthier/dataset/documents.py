@@ -56,11 +56,7 @@ class DocumentMaker:
 
     def make(self, corpus: Corpus[Record]) -> Side:
         """Return the rows of a corpus, in its order."""
-        side = Side(
-            rejections=list(corpus.rejections),
-            num_read=corpus.num_rows_read,
-            unused=corpus.unused.copy(),
-        )
+        side = Side.of(corpus)
         num_all, done = len(corpus.conversations), 0
         for records in _batches(corpus.conversations):
             self.progress("tokenising", done, num_all)

@@ -26,12 +26,12 @@ from luthier.dataset.row_table import Pair, Row
 from luthier.dataset.settings import DatasetSettings
 from luthier.dataset.shared_truncation import shorten_together
 from luthier.dataset.side import (
-    BATCH_SIZE,
     Report,
     RowKind,
     Side,
     Splits,
     describe_template,
+    fill_side,
     rejected,
     write_out,
 )
@@ -64,13 +64,7 @@ class JudgedMaker:
         Raises:
             DataError: The template refuses a record, and `skip_refused` is off.
         """
-        side = Side.of(corpus)
-        num_all = len(corpus.conversations)
-        for start in range(0, num_all, BATCH_SIZE):
-            self.progress("tokenising", start, num_all)
-            self._add(corpus.conversations[start : start + BATCH_SIZE], side)
-        self.progress("tokenising", num_all, num_all)
-        return side
+        return fill_side(corpus, self._add, self.progress)
 
     def _add(self, records: Sequence[Record], side: Side) -> None:
         told = [(record, _conversations(record)) for record in records]

@@ -21,12 +21,12 @@ from luthier.dataset.rendering import Renderer, stop_token_ids
 from luthier.dataset.row_table import Row
 from luthier.dataset.settings import DatasetSettings
 from luthier.dataset.side import (
-    BATCH_SIZE,
-    MAX_REJECTED_CHARS,
     Report,
     RowKind,
     Side,
     describe_template,
+    fill_side,
+    rejected,
 )
 
 if TYPE_CHECKING:
@@ -55,13 +55,7 @@ class PromptMaker:
         Raises:
             DataError: The template refuses a prompt, and `skip_refused` is off.
         """
-        side = Side.of(corpus)
-        num_all = len(corpus.conversations)
-        for start in range(0, num_all, BATCH_SIZE):
-            self.progress("tokenising", start, num_all)
-            self._add(corpus.conversations[start : start + BATCH_SIZE], side)
-        self.progress("tokenising", num_all, num_all)
-        return side
+        return fill_side(corpus, self._add, self.progress)
 
     def _add(self, records: Sequence[Record], side: Side) -> None:
         self.renderer.template.foresee(
@@ -82,10 +76,10 @@ class PromptMaker:
             if not self.skip_refused:
                 mend = "Mend the row, or set on_bad_row: skip to leave such rows out."
                 raise DataError(error.problem, where=str(record.origin), mend=mend) from error
-            return _rejection(record, "template_refused", error.problem)
+            return rejected(record, "template_refused", error.problem)
         if len(ids) > self.cutoff_len:
             detail = f"the prompt has {len(ids)} tokens, cutoff_len is {self.cutoff_len}"
-            return _rejection(record, "too_long", detail)
+            return rejected(record, "too_long", detail)
         input_ids = np.asarray(ids, dtype=np.int32)
         labels = np.full_like(input_ids, IGNORE_INDEX)
         return Row(input_ids, labels, None, str(record.origin), question=record.question)
@@ -112,9 +106,3 @@ PROMPTS = RowKind(
     is_taught=False,
 )
 """Prompts that the model answers itself: what `stage: grpo` learns from."""
-
-
-def _rejection(record: Record, reason: str, detail: str) -> Rejection:
-    return Rejection(
-        record.origin, reason, detail, record.messages[-1].content[:MAX_REJECTED_CHARS]
-    )

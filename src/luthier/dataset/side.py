@@ -84,6 +84,25 @@ class Side:
         return [row for i in indexes for row in self.rows[i]]
 
 
+def fill_side(
+    corpus: Corpus[Any], add: Callable[[Sequence[Any], Side], None], progress: Report
+) -> Side:
+    """Return the rows of a corpus, made some conversations (or records) at a time, in its order.
+
+    Args:
+        corpus: What rows are made of.
+        add: Makes the rows of some of it, and puts them or their rejections into the side.
+        progress: Called as the work goes on.
+    """
+    side = Side.of(corpus)
+    num_all = len(corpus.conversations)
+    for start in range(0, num_all, BATCH_SIZE):
+        progress("tokenising", start, num_all)
+        add(corpus.conversations[start : start + BATCH_SIZE], side)
+    progress("tokenising", num_all, num_all)
+    return side
+
+
 @dataclass(frozen=True, slots=True)
 class SideMaker:
     """Makes rows of conversations.
@@ -106,13 +125,7 @@ class SideMaker:
         Raises:
             DataError: The template refuses a conversation, and `skip_refused` is off.
         """
-        side = Side.of(corpus)
-        num_all = len(corpus.conversations)
-        for start in range(0, num_all, BATCH_SIZE):
-            self.progress("tokenising", start, num_all)
-            self._add(corpus.conversations[start : start + BATCH_SIZE], side)
-        self.progress("tokenising", num_all, num_all)
-        return side
+        return fill_side(corpus, self._add, self.progress)
 
     def _add(self, conversations: Sequence[Conversation], side: Side) -> None:
         transcripts: list[Transcript] = []
@@ -263,7 +276,7 @@ def write_out(
     return written
 
 
-def rejected(conversation: Conversation, reason: str, detail: str) -> Rejection:
+def rejected(conversation: Conversation | Record, reason: str, detail: str) -> Rejection:
     """Return the account of a conversation that leaves, with the end of what it says."""
     content = conversation.messages[-1].content[:MAX_REJECTED_CHARS]
     return Rejection(conversation.origin, reason, detail, content)

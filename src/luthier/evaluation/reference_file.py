@@ -43,9 +43,18 @@ def reference_key(
             and path are looked at only where there is nothing else.
         computed: How they are computed: precision, quantisation, layout of the batches.
     """
-    contents = {name: value for name, value in model.items() if name not in _PLACE}
     what = {"format": REFERENCE_FORMAT, "data": data_key, "split": split}
-    return hash_json({**what, "model": contents or dict(model), "computed": dict(computed)})
+    return hash_json({**what, "model": model_contents(model), "computed": dict(computed)})
+
+
+def model_contents(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a model from others wherever it lies; its place, if nothing else does.
+
+    Args:
+        model: Name, path, and hashes of its files or its commit.
+    """
+    contents = {name: value for name, value in model.items() if name not in _PLACE}
+    return contents or dict(model)
 
 
 def reference_path(prepared: Path, key: str) -> Path:

@@ -97,6 +97,11 @@ class ModelSettings(Settings):
         """The adapters that training starts from, in their order."""
         return self.adapter_name_or_path.split(",") if self.adapter_name_or_path else []
 
+    @property
+    def trains_on_adapter(self) -> bool:
+        """Whether the last of them is what is trained, and no new one."""
+        return bool(self.adapters) and not self.create_new_adapter
+
     @field_validator("flash_attn", mode="before")
     @classmethod
     def _bare_flag(cls, value: object) -> object:

@@ -73,7 +73,7 @@ def _is_not(*stages: str) -> Callable[[RunConfig], bool]:
 
 
 def _trains_on_an_adapter(config: RunConfig) -> bool:
-    return bool(config.model.adapters) and not config.model.create_new_adapter
+    return config.model.trains_on_adapter
 
 
 def _merges_adapters(config: RunConfig) -> bool:

@@ -193,7 +193,7 @@ def load_tuned(
 def _adapters(config: RunConfig) -> tuple[str | None, list[str]]:
     """Return the adapter that is trained on, if one is, and those that are merged before."""
     names = config.model.adapters
-    if not names or config.model.create_new_adapter:
+    if not config.model.trains_on_adapter:
         return None, names
     return names[-1], names[:-1]
 

@@ -19,7 +19,7 @@ from luthier.batches.loading import worker_errors
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import StopRequest
 from luthier.core.clock import now
-from luthier.core.errors import MissingExtraError, RunError
+from luthier.core.errors import MissingExtraError
 from luthier.core.files import write_json, write_text
 from luthier.core.lock import locked_folder
 from luthier.engine.lr_range import End, RangeWatch, find_range
@@ -39,7 +39,7 @@ from luthier.recipes.own_loop import build_loop_run
 from luthier.recipes.pair_reference import with_reference
 from luthier.recipes.processes import refuse_many_processes
 from luthier.recipes.run_config import RunConfig
-from luthier.recipes.run_folder import LR_FIND, settings_of
+from luthier.recipes.run_folder import LR_FIND, output_errors, settings_of
 from luthier.recipes.screen import Screen
 from luthier.recipes.stages import stage_of
 from luthier.report.lr_page import lr_page, verdict
@@ -160,14 +160,8 @@ def settle_steps(asked: int | None, windows_per_epoch: int, screen: Screen) -> i
 
 def _open_folder(config: RunConfig) -> Path:
     folder = Path(config.run.output_dir).expanduser() / LR_FIND
-    try:
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"output_dir can't be written: {error.strerror or error}",
-            where=str(folder),
-            mend="Choose another output_dir, or mend its permissions.",
-        ) from None
     return folder
 
 

@@ -18,6 +18,7 @@ from luthier.batches.stream import evaluation_batches, evaluation_order
 from luthier.dataset.prepared import row_lengths
 from luthier.engine.memory import MicroBatches
 from luthier.evaluation.reference_file import (
+    model_contents,
     reference_key,
     reference_path,
     with_reference_log_probs,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from luthier.evaluation.reference_log_probs import Report
-
-_PLACE = ("name", "path")
 
 
 def with_reference(
@@ -88,7 +87,7 @@ def is_under_adapter(config: RunConfig) -> bool:
     adapter took its beginning out of the base.
     """
     tuning = config.tuning
-    goes_on = bool(config.model.adapters) and not config.model.create_new_adapter
+    goes_on = config.model.trains_on_adapter
     return isinstance(tuning, LoraTuning) and not goes_on and not tuning.takes_from_base
 
 
@@ -96,17 +95,13 @@ def _what_is_computed(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what tells the reference from others, and how it computes."""
     config = job.config
     facts = describe_model(config.model)
-    contents = {
-        name: {what: value for what, value in fact.items() if what not in _PLACE} or fact
-        for name, fact in facts.items()
-        if name != "model"
-    }
+    adapters = {name: model_contents(fact) for name, fact in facts.items() if name != "model"}
     computed: dict[str, Any] = {
         "precision": job.precision.name,
         "device": job.device.type,
         "quantization": config.quantization.model_dump(mode="json"),
         "packed": config.batches.is_packed,
-        "adapters": contents,
+        "adapters": adapters,
         "is_lora": config.tuning.finetuning_type == "lora",
     }
     if not is_under_adapter(config):

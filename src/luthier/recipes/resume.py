@@ -44,19 +44,16 @@ def run_fingerprint(config: RunConfig, data_key: str, precision: str) -> dict[st
     """
     sections = (config.tuning, config.quantization, config.batches, config.objective)
     sections += (config.optimizer, config.schedule, config.training)
+    of_stage = stage_of(config).sections
+    sections += tuple(getattr(config, name) for name in of_stage)
     values = {
         name: str(value)
         for section in sections
         for name, value in section.model_dump().items()
         if name not in _FREE
     }
-    sections = stage_of(config).sections
-    if sections:
+    if of_stage:
         values |= {"stage": config.run.stage}
-    for section in sections:
-        values |= {
-            name: str(value) for name, value in getattr(config, section).model_dump().items()
-        }
     if config.batches.packing is not True:
         del values["packing_window"]
     if not config.batches.is_auto:

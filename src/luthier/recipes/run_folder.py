@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +49,29 @@ def open_run_folder(config: RunConfig) -> Path:
         _refuse_own_model(folder, config)
     elif not _goes_on(folder, config.checkpoints):
         _refuse_used(folder)
-    try:
+    with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f"{STAGING_PREFIX}write-test-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink(missing_ok=True)  # Whoever holds the lock may take it for a dead process's.
+    return folder
+
+
+@contextmanager
+def output_errors(folder: Path) -> Generator[None]:
+    """Say of an OSError in the block that output_dir can't be written.
+
+    Raises:
+        RunError: In its place.
+    """
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"output_dir can't be written: {error.strerror or error}",
             where=str(folder),
             mend="Choose another output_dir, or mend its permissions.",
         ) from None
-    return folder
 
 
 def remove_unfinished(folder: Path) -> None:

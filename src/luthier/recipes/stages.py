@@ -91,16 +91,8 @@ SHARED_PROMPTS = Layout(
 )
 """Two answers a row, which share their prompt where the model allows it."""
 
-UNCUT_ANSWERS = Layout(
-    build_pair_collator,
-    pair_capacity,
-    shared_prefix_support,
-    check_shared_prefixes,
-    takes_flash_attention=False,
-    split=undivided,
-)
+UNCUT_ANSWERS = replace(SHARED_PROMPTS, split=undivided)
 """The same; but what a batch is compared with is estimated from all of it, so it is never cut."""
-
 
 REWARDED_ANSWERS = replace(
     SHARED_PROMPTS, check=partial(check_shared_prefixes, outputs=hidden_states)
