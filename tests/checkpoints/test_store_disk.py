@@ -65,9 +65,11 @@ def test_what_was_sealed_is_said_once(bare_store: Make, tmp_path: Path, backgrou
     store.save(Progress(step=1), {})
     store.save(Progress(step=2), {})
     store.wait()
-    assert store.sealed() == [
+    sealed = store.sealed()
+    assert [(step, path) for step, path, _ in sealed] == [
         (step, str(tmp_path / FOLDER / f"step-{step:06d}")) for step in (1, 2)
     ]
+    assert all(waited_s > 0 for _, _, waited_s in sealed)
     assert store.sealed() == []
 
 

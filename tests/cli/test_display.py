@@ -13,7 +13,7 @@ from rich.console import Console
 
 from luthier.cli.display import TrainScreen
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Progress, StepRecord
+from luthier.contracts.training import Progress, Sample, SampleRecord, StepRecord
 from luthier.engine.precision import Precision
 from luthier.models.adapters import ParameterCount
 
@@ -81,7 +81,9 @@ def test_a_run_in_a_pipe_is_a_line_a_record(pipe: Shown):
         screen.on_step(StepRecord(1, 0.25, {"loss": 2.0}))
         screen.on_log(StepRecord(10, 2.5, TRAIN))
         screen.on_evaluation(StepRecord(10, 2.5, EVAL))
-        screen.on_checkpoint(10, "out/" + "long/" * 30 + "step-000010")
+        said = (Sample("Who?", "Two\nlines", "stop"), Sample("你好", "Hi [b]", "length"))
+        screen.on_samples(SampleRecord(10, 2.5, said, 1.0))
+        screen.on_checkpoint(10, "out/" + "long/" * 30 + "step-000010", 0.5)
         screen.on_end(Progress(step=10, num_steps=10))
     assert pipe.lines() == [
         "Loading [b] x",
@@ -90,6 +92,8 @@ def test_a_run_in_a_pipe_is_a_line_a_record(pipe: Shown):
         "3.0 GiB",
         "step    10  epoch  2.50  validation loss 2.5000  perplexity 12.18  token accuracy 40.0 %  "
         "(2.0 s)",
+        "step    10  Who? → Two lines",
+        "step    10  你好 → Hi [b] …",
         "step    10  checkpoint out/" + "long/" * 30 + "step-000010",
     ]
 

@@ -13,7 +13,7 @@ import torch
 from luthier.batches.flat import build_collator
 from luthier.batches.settings import BatchSettings
 from luthier.batches.stream import BatchStream
-from luthier.contracts.training import Progress, StepRecord
+from luthier.contracts.training import Progress, SampleRecord, StepRecord
 from luthier.engine.loop import Training
 from luthier.engine.optimizer import build_optimizer
 from luthier.engine.precision import Precision
@@ -45,7 +45,10 @@ class Recorder:
     def on_evaluation(self, record: StepRecord) -> None:
         self.events.append(("evaluation", record))
 
-    def on_checkpoint(self, step: int, path: str) -> None:
+    def on_samples(self, record: SampleRecord) -> None:
+        self.events.append(("samples", record))
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
         self.events.append(("checkpoint", step))
 
     def on_end(self, progress: Progress) -> None:
@@ -69,10 +72,10 @@ class Sink:
     def save(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         self.saved.append((progress.step, dict(metrics)))
 
-    def sealed(self) -> list[tuple[int, str]]:
+    def sealed(self) -> list[tuple[int, str, float]]:
         new = self.saved[self.told :]
         self.told = len(self.saved)
-        return [(step, f"step-{step}") for step, _ in new]
+        return [(step, f"step-{step}", 0.5) for step, _ in new]
 
     def wait(self) -> None:
         self.waited += 1

@@ -19,12 +19,11 @@ from luthier.contracts.training import (
     Accumulation,
     LossSum,
     MetricSum,
-    Progress,
     StopAskedError,
 )
 from luthier.core.errors import RunError
 from luthier.engine.guards import DivergedError, Event, Guards
-from luthier.engine.loop import add_gradients, evaluate, remember_best, train, training_step
+from luthier.engine.loop import add_gradients, train, training_step
 from luthier.engine.meter import Meter
 from luthier.engine.precision import Precision, choose_precision
 from luthier.engine.settings import (
@@ -649,29 +648,6 @@ def test_evaluation_on_start_only_at_the_start(make_training: Make, recorder: An
     train(training)
     assert recorder.of("start") == [1]
     assert recorder.of("evaluation") == []
-
-
-@pytest.mark.parametrize(
-    ("losses", "best"),
-    [
-        ([3.0, 2.0, 4.0], 2.0),
-        ([math.nan, 5.0], 5.0),
-        ([4.0, math.nan], 4.0),
-        ([math.inf], None),
-    ],
-)
-def test_the_best_loss_is_a_number(losses: list[float], best: float | None) -> None:
-    progress = Progress()
-    for loss in losses:
-        remember_best(progress, {"eval_loss": loss})
-    assert progress.best_eval_loss == best
-
-
-def test_without_evaluator_and_sink_nothing_is_told(make_training: Make, recorder: Any) -> None:
-    training = make_training(max_steps=2, eval_every=1, save_every=1, observers=(recorder,))
-    train(training)
-    assert evaluate(training) == {}
-    assert {kind for kind, _ in recorder.events} == {"start", "step", "log", "end"}
 
 
 def test_bfloat16_trains_close_to_float32(make_training: Make, new_recorder: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from luthier.contracts.training import MetricSum
-from luthier.engine.meter import Meter, StepOutcome, memory_bytes
+from luthier.engine.meter import PARTS, Meter, StepOutcome, memory_bytes
 
 
 def outcome(total: float, weight: float, tokens: int = 10, step: int = 1) -> StepOutcome:
@@ -51,10 +51,41 @@ def test_reading_sums_steps_and_starts_anew(monkeypatch: pytest.MonkeyPatch) -> 
         "tokens_per_second": 5.0,
         "supervised_tokens_per_second": 2.5,
         "seconds_per_step": 5.0,
+        **{f"seconds_{part}": 0.0 for part in PARTS},
     }
     meter.start()
     meter.add(outcome(3.0, 1.0, tokens=8))
     assert meter.read()["loss"] == 3.0
+
+
+def test_the_parts_of_a_step_are_means_over_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([float(second) for second in range(0, 100, 2)])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    meter = Meter()
+    for number in (1, 2):
+        meter.start()
+        with meter.timing("forward"):
+            pass
+        if number == 2:
+            with pytest.raises(MemoryError), meter.timing("backward"):
+                raise MemoryError
+        meter.add(outcome(1.0, 1.0))
+    again = Meter()
+    again.set_state(json.loads(json.dumps(meter.get_state())))
+    metrics = meter.read()
+    parts = {part: metrics[f"seconds_{part}"] for part in PARTS}
+    assert parts == {"data": 0.0, "forward": 2.0, "backward": 1.0, "optimizer": 0.0}
+    again.start()
+    again.add(outcome(1.0, 1.0))
+    assert again.read()["seconds_forward"] == 4.0
+
+
+def test_a_state_from_before_there_were_parts_is_taken() -> None:
+    meter = Meter()
+    meter.set_state({"seconds": 1.0, "steps": []})
+    meter.start()
+    meter.add(outcome(1.0, 1.0))
+    assert meter.read()["seconds_data"] == 0.0
 
 
 def test_steps_without_weight_have_no_loss() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from luthier.contracts.training import Progress, StepRecord
+from luthier.contracts.training import Progress, SampleRecord, StepRecord
 from luthier.core.errors import RunError
 from luthier.engine.metrics_file import MetricsFile, read_metrics
 
@@ -25,8 +25,9 @@ def write_steps(path: Path, steps: range, start: int = 0) -> None:
         record = StepRecord(step, step / 3, {"loss": 10.0 - step})
         file.on_step(record)
         file.on_log(record)
-        file.on_checkpoint(step, "somewhere")
+        file.on_checkpoint(step, "somewhere", 0.25)
     file.on_evaluation(StepRecord(steps[-1], steps[-1] / 3, {"eval_loss": 0.5}))
+    file.on_samples(SampleRecord(steps[-1], steps[-1] / 3, (), 0.75))
     file.on_end(Progress())
 
 
@@ -37,8 +38,11 @@ def test_one_record_a_log_and_an_evaluation(tmp_path: Path) -> None:
     assert all(record.pop("elapsed_seconds") >= 0 for record in records)
     assert records == [
         {"kind": "train", "step": 1, "epoch": 0.333333, "loss": 9.0},
+        {"kind": "save", "step": 1, "epoch": 0.333333, "seconds": 0.25},
         {"kind": "train", "step": 2, "epoch": 0.666667, "loss": 8.0},
+        {"kind": "save", "step": 2, "epoch": 0.666667, "seconds": 0.25},
         {"kind": "eval", "step": 2, "epoch": 0.666667, "eval_loss": 0.5},
+        {"kind": "sample", "step": 2, "epoch": 0.666667, "seconds": 0.75},
     ]
 
 
@@ -55,14 +59,16 @@ def test_going_on_drops_what_will_be_made_again(tmp_path: Path) -> None:
     write_steps(path, range(1, 6))
     write_steps(path, range(4, 6), start=3)
     steps = [(record["kind"], record["step"]) for record in read_metrics(path)]
-    assert steps == [*(("train", step) for step in range(1, 6)), ("eval", 5)]
+    ends = [("eval", 5), ("sample", 5)]
+    assert steps == [*((kind, step) for step in range(1, 6) for kind in ("train", "save")), *ends]
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     MetricsFile(path).on_evaluation(StepRecord(0, 0.0, {"eval_loss": 9.0}))
     write_steps(path, range(1, 2))
-    assert [record["kind"] for record in read_metrics(path)] == ["train", "eval"]
+    kinds = [record["kind"] for record in read_metrics(path)]
+    assert kinds == ["train", "save", "eval", "sample"]
 
 
 def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
@@ -73,7 +79,7 @@ def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
         stream.write('{"kind": "train", "step": 3, "note": "é'.encode()[:-1])
     assert read_metrics(path) == whole
     write_steps(path, range(3, 4), start=2)
-    assert [record["step"] for record in read_metrics(path)] == [1, 2, 2, 3, 3]
+    assert [record["step"] for record in read_metrics(path)] == [1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("line", ["\0\0\0", "[1]", '{"loss": 1.0}', '{"step": 1'])
@@ -84,7 +90,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
         stream.write(line + "\n")
     with pytest.raises(RunError, match="this line is no record of a step") as caught:
         read_metrics(path)
-    assert caught.value.where == f"{path}:4"
+    assert caught.value.where == f"{path}:7"
 
 
 def test_no_file_has_no_records(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from luthier.contracts.training import StopAskedError
 from luthier.core.errors import DataError
 from luthier.evaluation.generation import (
     generate_answers,
@@ -293,3 +294,19 @@ def test_tokens_are_those_of_the_answers_with_what_stopped_them(model, tiny_toke
         assert tiny_tokenizer.decode(ids[: answer.num_tokens], skip_special_tokens=True).startswith(
             answer.text
         )
+
+
+def test_answering_is_given_up_between_two_tokens(model, tiny_tokenizer, prompts):
+    asked = []
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    model.train()
+    random = torch.get_rng_state()
+    with pytest.raises(StopAskedError):
+        generate_answers(model, tiny_tokenizer, prompts, GREEDY, NO_STOP, is_stopped=stopped)
+    assert len(asked) == 3
+    assert model.training, "the mode that it was in"
+    assert torch.equal(torch.get_rng_state(), random)

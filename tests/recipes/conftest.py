@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Progress, StepRecord
+from luthier.contracts.training import Progress, SampleRecord, StepRecord
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import ResolvedConfig, resolve_command
 from luthier.recipes.run_config import RunConfig
@@ -93,6 +93,7 @@ class Recorder:
         self.steps: list[StepRecord] = []
         self.logs: list[StepRecord] = []
         self.evaluations: list[StepRecord] = []
+        self.samples: list[SampleRecord] = []
         self.checkpoints: list[tuple[int, str]] = []
         self.ended: list[int] = []
 
@@ -126,7 +127,10 @@ class Recorder:
     def on_evaluation(self, record: StepRecord) -> None:
         self.evaluations.append(record)
 
-    def on_checkpoint(self, step: int, path: str) -> None:
+    def on_samples(self, record: SampleRecord) -> None:
+        self.samples.append(record)
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
         self.checkpoints.append((step, path))
 
     def on_end(self, progress: Progress) -> None:
@@ -166,8 +170,9 @@ class Trained:
         return [m["loss"] for m in self.metrics() if m["kind"] == "train"]
 
     def metrics(self) -> list[dict[str, Any]]:
+        """Return all records but those of saving: a run that was stopped has one more."""
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return [record for record in map(json.loads, lines) if record["kind"] != "save"]
 
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))

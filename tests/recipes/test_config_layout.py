@@ -83,7 +83,7 @@ def test_which_settings_take_brackets():
         *("sources", "steps", "step_settings", "quality_report_only", "languages", "pii_kinds"),
         *("pii_phone_regions", "pii_allow", "exact_source_priority", "decontaminate_files"),
         *("sample_weights", "allow_change", "new_special_tokens", "add_tokens"),
-        *("reward_funcs", "reward_weights"),
+        *("reward_funcs", "reward_weights", "sample_prompts"),
     }
 
 

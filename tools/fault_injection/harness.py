@@ -21,6 +21,7 @@ from luthier.checkpoints.listing import inspect_checkpoints, newest_good
 from luthier.core.files import STAGING_PREFIX
 from luthier.core.hashing import hash_file
 from luthier.core.lock import LOCK
+from luthier.engine.meter import PARTS
 from luthier.engine.metrics_file import read_metrics
 from luthier.recipes.events import EVENTS, read_events
 from luthier.recipes.run_folder import METRICS, RUN_YAML
@@ -31,6 +32,7 @@ WAIT_S = 120
 _CLOCKED = frozenset(
     {"elapsed_seconds", "eval_seconds", "memory_bytes", "seconds_per_step"}
     | {"supervised_tokens_per_second", "tokens_per_second"}
+    | {f"seconds_{part}" for part in PARTS}
 )
 """What metrics.jsonl says of time and memory: never the same twice."""
 
@@ -313,6 +315,7 @@ class Run:
             "metrics": [
                 {name: value for name, value in record.items() if name not in _CLOCKED}
                 for record in read_metrics(self.folder / METRICS)
+                if record["kind"] != "save"  # A run that was stopped has one more.
             ],
             "events": read_events(self.folder / EVENTS),
         }

@@ -6,6 +6,7 @@ happens in the background, training waits for a copy in memory only.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -69,7 +70,7 @@ class CheckpointStore:
         self._room = Room(self._folder, settings.on_full_disk, stop, retry_s)
         self._background = Background()
         self._notices: SimpleQueue[Notice] = SimpleQueue()
-        self._sealed: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        self._sealed: SimpleQueue[tuple[int, str, float]] = SimpleQueue()
 
     def save(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         """Write and seal a checkpoint, then remove those that the limit does not keep.
@@ -81,18 +82,22 @@ class CheckpointStore:
             RunError: The disk is full or can't be written, now or when the one before was written.
                 Earlier checkpoints are as they were.
         """
+        started_s = time.perf_counter()
         self.wait()
         in_background = self._settings.save_in_background
         snapshot = take_snapshot(
             self._state, progress, metrics, self._take_model, as_copy=in_background
         )
         if in_background:
-            self._background.start(lambda: self._write(snapshot, self._notices.put))
+            copied_s = time.perf_counter() - started_s
+            self._background.start(
+                lambda: self._write(snapshot, self._notices.put, lambda: copied_s)
+            )
         else:
-            self._write(snapshot, self._tell)
+            self._write(snapshot, self._tell, lambda: time.perf_counter() - started_s)
 
-    def sealed(self) -> Sequence[tuple[int, str]]:
-        """Return step and path of the checkpoints that were sealed since this was last asked.
+    def sealed(self) -> Sequence[tuple[int, str, float]]:
+        """Return what was sealed since this was last asked: step, path, seconds waited for it.
 
         Raises:
             RunError: One could not be written in the background.
@@ -123,7 +128,9 @@ class CheckpointStore:
         """
         load_snapshot(folder, self._state, progress)
 
-    def _write(self, snapshot: Snapshot, tell: Callable[[Notice], None]) -> None:
+    def _write(
+        self, snapshot: Snapshot, tell: Callable[[Notice], None], waited_s: Callable[[], float]
+    ) -> None:
         target = self._folder / snapshot.name
 
         def write() -> None:
@@ -131,8 +138,8 @@ class CheckpointStore:
                 snapshot.write(staging)
 
         self._room.write(write, snapshot.num_bytes, tell)
-        self._sealed.put((snapshot.step, str(target)))
         self._retain(target)
+        self._sealed.put((snapshot.step, str(target), waited_s()))
 
     def _retain(self, written: Path) -> None:
         limit = self._settings.save_total_limit

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from luthier.contracts.notice import Notice
     from luthier.contracts.training import Progress as RunProgress
-    from luthier.contracts.training import StepRecord
+    from luthier.contracts.training import SampleRecord, StepRecord
     from luthier.dataset.prepare import Prepared
     from luthier.engine.precision import Precision
     from luthier.models.adapters import ParameterCount
@@ -171,7 +171,16 @@ class TrainScreen:
             f"{_measured(metrics)}  ({format_seconds(metrics['eval_seconds'])})"
         )
 
-    def on_checkpoint(self, step: int, path: str) -> None:
+    def on_samples(self, record: SampleRecord) -> None:
+        """Print what the model says now to the fixed prompts."""
+        for sample in record.samples:
+            prompt, answer = (_one_line(text) for text in (sample.prompt, sample.answer))
+            cut = "" if sample.finish_reason == "stop" else " …"
+            line = Text(f"step {record.step:5}  ")
+            line.append(prompt, style="dim").append(" → ").append(answer, style="cyan").append(cut)
+            self._console.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
         """Say where the checkpoint lies."""
         self.say(f"step {step:5}  checkpoint {path}")
 
@@ -204,6 +213,10 @@ class _Remaining(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = task.time_remaining
         return Text(f"{format_seconds(left)} left" if left is not None else "", style="dim")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _measured(metrics: Mapping[str, float]) -> str:

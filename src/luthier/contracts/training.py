@@ -152,6 +152,7 @@ class Progress:
     Attributes:
         evaluation_is_due: The newest step is done, and the evaluation after it was given up.
         ended_early: The validation loss no longer falls, and the rest of the steps is not taken.
+        samples_are_due: Prompts are to be answered at this very step, before the next.
     """
 
     step: int = 0
@@ -163,12 +164,13 @@ class Progress:
     best_eval_loss: float | None = None
     evaluation_is_due: bool = False
     ended_early: bool = False
+    samples_are_due: bool = False
 
     @property
     def finished(self) -> bool:
-        """Whether the last step is done, and the evaluation that comes after it."""
+        """Whether the last step is done, and the evaluation and the samples that follow it."""
         is_last = self.step >= self.num_steps or self.ended_early
-        return is_last and not self.evaluation_is_due
+        return is_last and not self.evaluation_is_due and not self.samples_are_due
 
 
 @dataclass(slots=True)
@@ -208,6 +210,31 @@ class StepRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the model said to one of the fixed prompts.
+
+    Attributes:
+        prompt: As the settings have it.
+        answer: Without special tokens.
+        finish_reason: `stop` where the model ended it, `length` where its room was used up.
+    """
+
+    prompt: str
+    answer: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """The answers to all fixed prompts after a step; step 0 is the model before training."""
+
+    step: int
+    epoch: float
+    samples: tuple[Sample, ...]
+    seconds: float
+
+
 class Observer(Protocol):
     """Watches a run and never changes it: display, metrics file, trackers."""
 
@@ -227,8 +254,12 @@ class Observer(Protocol):
         """An evaluation is done; metrics are named `eval_...`."""
         ...
 
-    def on_checkpoint(self, step: int, path: str) -> None:
-        """A checkpoint is sealed."""
+    def on_samples(self, record: SampleRecord) -> None:
+        """The fixed prompts are answered."""
+        ...
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
+        """A checkpoint is sealed; `seconds` is how long training waited for it."""
         ...
 
     def on_end(self, progress: Progress) -> None:
@@ -271,6 +302,18 @@ class Evaluator(Protocol):
         ...
 
 
+class Sampler(Protocol):
+    """Lets a model answer fixed prompts; leaves it, and all random states, as they were."""
+
+    def __call__(self, model: torch.nn.Module) -> tuple[Sample, ...]:
+        """Return one answer a prompt.
+
+        Raises:
+            StopAskedError: It was given up.
+        """
+        ...
+
+
 class CheckpointSink(Protocol):
     """Writes the state of a run so that it can go on from there."""
 
@@ -278,8 +321,8 @@ class CheckpointSink(Protocol):
         """Write and seal one checkpoint, or copy all that belongs to it and write it meanwhile."""
         ...
 
-    def sealed(self) -> Sequence[tuple[int, str]]:
-        """Return step and path of the checkpoints that were sealed since this was last asked.
+    def sealed(self) -> Sequence[tuple[int, str, float]]:
+        """Return what was sealed since this was last asked: step, path, seconds waited for it.
 
         Raises what the writing of one raised.
         """

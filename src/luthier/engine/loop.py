@@ -7,9 +7,9 @@ call to the observers for everything that happened. The loop knows no file, no t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,11 +22,13 @@ from luthier.contracts.training import (
     Objective,
     Observer,
     Progress,
+    Sampler,
     StepRecord,
     StopAskedError,
     StopRequest,
 )
 from luthier.engine.guards import Guards
+from luthier.engine.look import evaluate, sample, tell
 from luthier.engine.memory import MicroBatches
 from luthier.engine.meter import Meter, StepOutcome
 from luthier.engine.optimizer import set_learning_rate
@@ -75,6 +77,8 @@ class Training:
     save_every: Every = None
     eval_on_start: bool = False
     evaluator: Evaluator | None = None
+    sample_every: Every = None
+    sampler: Sampler | None = None
     sink: CheckpointSink | None = None
     observers: Sequence[Observer] = ()
 
@@ -94,16 +98,20 @@ def train(run: Training) -> Progress:
     progress, meter = run.progress, run.meter
     windows = run.batches.windows()
     run.model.train()
-    _tell(run, lambda observer: observer.on_start(progress))
+    tell(run, lambda observer: observer.on_start(progress))
     is_owed = progress.evaluation_is_due
     if run.eval_on_start and progress.step == 0 and progress.best_eval_loss is None:
         evaluate(run)
+    if progress.samples_are_due and not is_owed:
+        sample(run)
 
     stopping = after_step(run) if is_owed else run.stop.requested
     while progress.step < progress.num_steps and not stopping and not run.guards.wants_end:
         meter.start()
+        with meter.timing("data"):
+            window = next(windows)
         try:
-            outcome = training_step(run, next(windows))
+            outcome = training_step(run, window)
         except StopAskedError:
             run.batches.take_back()
             save(run, {})
@@ -115,18 +123,18 @@ def train(run: Training) -> Progress:
             known = {"loss": outcome.loss}
             settle(run)
         record = StepRecord(progress.step, progress.epoch, known)
-        _tell(run, lambda observer, record=record: observer.on_step(record))
+        tell(run, lambda observer, record=record: observer.on_step(record))
         if is_due(progress, run.logging_steps):
             settle(run)
             log = StepRecord(progress.step, progress.epoch, meter.read())
-            _tell(run, lambda observer, log=log: observer.on_log(log))
+            tell(run, lambda observer, log=log: observer.on_log(log))
         stopping = after_step(run)
 
     progress.ended_early = run.guards.wants_end
     if run.sink is not None:
         run.sink.wait()
         announce_checkpoints(run)
-    _tell(run, lambda observer: observer.on_end(progress))
+    tell(run, lambda observer: observer.on_end(progress))
     return progress
 
 
@@ -163,10 +171,12 @@ def training_step(run: Training, window: Sequence[Batch]) -> StepOutcome:
     run.micro_batches.retry(lambda: add_gradients(run, window, weight, done), forget)
     total = torch.zeros((), device=run.device) if done.loss_total is None else done.loss_total
     metrics = done.metrics
-    grad_norm = clip_gradients(run) if window else torch.zeros((), device=run.device)
-    if window:
-        run.update.take(run.optimizer, run.precision, total, grad_norm)
-    forget()
+    grad_norm = torch.zeros((), device=run.device)
+    with run.meter.timing("optimizer"):
+        if window:
+            grad_norm = clip_gradients(run)
+            run.update.take(run.optimizer, run.precision, total, grad_norm)
+        forget()
     return StepOutcome(
         step=step,
         loss_total=total,
@@ -201,10 +211,11 @@ def add_gradients(
         if done.num_done and run.stop.requested:
             raise StopAskedError
         on_device = {name: t.to(run.device, non_blocking=True) for name, t in batch.items()}
-        with run.precision.autocast():
+        with run.meter.timing("forward"), run.precision.autocast():
             loss = run.objective(run.model, on_device)
         # A window whose weights are all zero teaches nothing, and must not divide by zero.
-        run.precision.backward(loss.total / max(weight, 1e-12))
+        with run.meter.timing("backward"):
+            run.precision.backward(loss.total / max(weight, 1e-12))
         done.add(loss)
         run.stop.has_work = True
 
@@ -227,13 +238,16 @@ def advance(progress: Progress, outcome: StepOutcome, epochs_done: float) -> Non
 
 
 def after_step(run: Training) -> bool:
-    """Evaluate and save as far as it is due, and return whether somebody wants to stop."""
+    """Evaluate, sample and save as far as is due, and return whether somebody wants to stop."""
     progress = run.progress
     metrics: dict[str, float] = {}
     progress.evaluation_is_due = False
     if is_due(progress, run.eval_every):
         settle(run)
         metrics = evaluate(run)
+    progress.samples_are_due |= is_due(progress, run.sample_every)
+    if progress.samples_are_due and not progress.evaluation_is_due:
+        sample(run)
     # Asked once a step: a signal between two questions would end the run unsaved.
     stopping = run.stop.requested
     is_wanted = run.stop.take_checkpoint_request() or stopping or run.guards.wants_end
@@ -253,33 +267,6 @@ def settle(run: Training) -> None:
         run.guards.see_step(outcome, loss_total, grad_norm)
 
 
-def evaluate(run: Training) -> dict[str, float]:
-    """Measure the model on the validation rows, remember the best loss, tell the observers.
-
-    Returns:
-        What was measured: nothing without validation rows, and where somebody asked to stop.
-    """
-    if run.evaluator is None:
-        return {}
-    try:
-        metrics = run.evaluator(run.model)
-    except StopAskedError:
-        run.progress.evaluation_is_due = True
-        return {}
-    remember_best(run.progress, metrics)
-    run.guards.see_evaluation(run.progress.step, metrics["eval_loss"])
-    record = StepRecord(run.progress.step, run.progress.epoch, metrics)
-    _tell(run, lambda observer: observer.on_evaluation(record))
-    return metrics
-
-
-def remember_best(progress: Progress, metrics: Mapping[str, float]) -> None:
-    """Keep the lowest validation loss; one that is no number is never the best."""
-    loss, best = metrics["eval_loss"], progress.best_eval_loss
-    if math.isfinite(loss) and (best is None or loss < best):
-        progress.best_eval_loss = loss
-
-
 def save(run: Training, metrics: Mapping[str, float]) -> None:
     """Write a checkpoint that this exact point can be resumed from."""
     settle(run)
@@ -289,10 +276,5 @@ def save(run: Training, metrics: Mapping[str, float]) -> None:
 
 def announce_checkpoints(run: Training) -> None:
     """Tell the observers which checkpoints were sealed meanwhile."""
-    for step, path in run.sink.sealed() if run.sink is not None else ():
-        _tell(run, lambda observer, step=step, path=path: observer.on_checkpoint(step, path))
-
-
-def _tell(run: Training, message: Callable[[Observer], Any]) -> None:
-    for observer in run.observers:
-        message(observer)
+    for sealed in run.sink.sealed() if run.sink is not None else ():
+        tell(run, lambda observer, sealed=sealed: observer.on_checkpoint(*sealed))

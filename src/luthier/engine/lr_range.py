@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from luthier.contracts.training import Progress, StepRecord, StopRequest
+from luthier.contracts.training import Progress, SampleRecord, StepRecord, StopRequest
 from luthier.engine.guards import Guards
 from luthier.engine.loop import Training, train
 from luthier.engine.lr_suggestion import RangeCurve, smooth, smoothing_beta
@@ -126,7 +126,10 @@ class RangeWatch:
     def on_evaluation(self, record: StepRecord) -> None:
         """See `Observer`: a test has none."""
 
-    def on_checkpoint(self, step: int, path: str) -> None:
+    def on_samples(self, record: SampleRecord) -> None:
+        """See `Observer`: a test has none."""
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
         """See `Observer`: a test has none."""
 
     def on_end(self, progress: Progress) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -63,6 +64,10 @@ class _Numbers:
         return math.isfinite(self.loss_total) and math.isfinite(self.grad_norm)
 
 
+PARTS: tuple[str, ...] = ("data", "forward", "backward", "optimizer")
+"""What a step's time goes into; the log has each as `seconds_...`, a mean over the steps."""
+
+
 class Meter:
     """Collects outcomes, and the time that the steps took, until `read` empties it.
 
@@ -78,7 +83,21 @@ class Meter:
         self._outcomes: list[StepOutcome] = []
         self._numbers: list[_Numbers] = []
         self._seconds = 0.0
+        self._parts = dict.fromkeys(PARTS, 0.0)
         self._started_s = 0.0
+
+    @contextmanager
+    def timing(self, part: str) -> Generator[None]:
+        """Count the block's time as that of one of the `PARTS`.
+
+        It is the host's. A GPU works behind it: there, a part is how long it took to hand its work
+        over, and waiting is not among the parts.
+        """
+        started_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._parts[part] += time.perf_counter() - started_s
 
     def start(self) -> None:
         """Start the clock of one step."""
@@ -123,6 +142,7 @@ class Meter:
         sums: Mapping[str, MetricSum] = {}
         for found in taken:
             sums = add_metrics(sums, found.metrics)
+        parts, self._parts = self._parts, dict.fromkeys(PARTS, 0.0)
         self._outcomes, self._numbers, self._seconds = [], [], 0.0
         metrics = {
             "loss": sum(found.loss_total for found in taken) / weight if weight else 0.0,
@@ -132,6 +152,7 @@ class Meter:
             "tokens_per_second": sum(s.num_tokens for s in steps) / seconds,
             "supervised_tokens_per_second": sum(s.num_supervised for s in steps) / seconds,
             "seconds_per_step": seconds / len(steps),
+            **{f"seconds_{part}": spent / len(steps) for part, spent in parts.items()},
             "memory_bytes": float(memory_bytes()),
         }
         skipped = len(steps) - len(taken)
@@ -157,11 +178,13 @@ class Meter:
             }
             for step, found in fetched
         ]
-        return {"seconds": self._seconds, "steps": steps}
+        return {"seconds": self._seconds, "parts": dict(self._parts), "steps": steps}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `get_state` returned."""
         self._seconds = state["seconds"]
+        # Checkpoints of luthier 0.1 from before there were parts go on too.
+        self._parts = dict.fromkeys(PARTS, 0.0) | state.get("parts", {})
         self._outcomes, self._numbers = [], []
         for step in state["steps"]:
             saved = step.get("metrics", {})

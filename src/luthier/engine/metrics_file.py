@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luthier.contracts.training import Progress, StepRecord
+from luthier.contracts.training import Progress, SampleRecord, StepRecord
 from luthier.core.errors import RunError
 from luthier.core.files import append_jsonl, write_text
 
@@ -19,9 +19,11 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._started_s = time.time()
+        self._epoch = 0.0
 
     def on_start(self, progress: Progress) -> None:
         """Drop records after the step that the run goes on from: they will be made again."""
+        self._epoch = progress.epoch
         if self._path.exists():
             kept = [line for line in _whole_lines(self._path) if line["step"] <= progress.step]
             if progress.step == 0 and progress.best_eval_loss is None:
@@ -31,6 +33,7 @@ class MetricsFile:
 
     def on_step(self, record: StepRecord) -> None:
         """Steps between two lines of the log are not written."""
+        self._epoch = record.epoch
 
     def on_log(self, record: StepRecord) -> None:
         """Write the training metrics."""
@@ -40,8 +43,13 @@ class MetricsFile:
         """Write the validation metrics."""
         self._write("eval", record)
 
-    def on_checkpoint(self, step: int, path: str) -> None:
-        """Checkpoints have manifests of their own."""
+    def on_samples(self, record: SampleRecord) -> None:
+        """Write the time that they took; what was said stands in a file of its own."""
+        self._write("sample", StepRecord(record.step, record.epoch, {"seconds": record.seconds}))
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
+        """Write the time that training waited; checkpoints have manifests of their own."""
+        self._write("save", StepRecord(step, self._epoch, {"seconds": seconds}))
 
     def on_end(self, progress: Progress) -> None:
         """Everything is written already."""

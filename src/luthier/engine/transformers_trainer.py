@@ -24,7 +24,7 @@ from transformers import (
 
 from luthier.contracts.training import Evaluator, Objective, Observer, Progress, StepRecord
 from luthier.core.errors import RunError
-from luthier.engine.loop import remember_best
+from luthier.engine.look import remember_best
 from luthier.engine.meter import memory_bytes
 from luthier.engine.schedule import Every, is_due
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from luthier.contracts.training import StopAskedError
 from luthier.core.errors import DataError
 from luthier.core.seeds import derive_seed
 from luthier.evaluation.settings import GenerationSettings
@@ -53,6 +54,7 @@ def generate_answers(
     settings: GenerationSettings,
     stop_token_ids: Sequence[int],
     on_answer: Callable[[int, Answer], None] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> list[Answer]:
     """Answer prompts in batches of like length.
 
@@ -63,15 +65,18 @@ def generate_answers(
         settings: How to draw tokens.
         stop_token_ids: Any of these ends an answer.
         on_answer: Told each answer as it comes, with the index of its prompt.
+        is_stopped: Asked between tokens: whether to give up.
 
     Returns:
         One answer a prompt, in the order of the prompts.
 
     Raises:
         DataError: A prompt leaves no room for an answer in the model's context.
+        StopAskedError: It was given up.
     """
     answers: dict[int, Answer] = {}
-    with closing(_written(model, tokenizer, prompts, settings, stop_token_ids)) as written:
+    drawn = _written(model, tokenizer, prompts, settings, stop_token_ids, is_stopped)
+    with closing(drawn) as written:
         for index, row in written:
             answers[index] = read_answer(tokenizer, row, stop_token_ids)
             if on_answer is not None:
@@ -108,6 +113,7 @@ def _written(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     stop_token_ids: Sequence[int],
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[int, list[int]]]:
     """Yield what is written behind each prompt, padding included, with the prompt's index."""
     rooms = [
@@ -119,7 +125,12 @@ def _written(
             torch.manual_seed(derive_seed(settings.seed, "generate", number))
             config = _config(settings, rooms[batch[0]], stop_token_ids, tokenizer)
             ids_BT, mask_BT = _pad_left([prompts[index] for index in batch], config, model.device)
-            written = generate(ids_BT, attention_mask=mask_BT, generation_config=config)
+            written = generate(
+                ids_BT,
+                attention_mask=mask_BT,
+                generation_config=config,
+                stopping_criteria=[_GiveUp(is_stopped)],
+            )
             yield from zip(batch, written[:, ids_BT.shape[1] :].tolist(), strict=True)
 
 
@@ -277,6 +288,25 @@ def read_answer(
 
 def _first_stop(row: Sequence[int], stop_token_ids: Sequence[int]) -> int | None:
     return next((place for place, token in enumerate(row) if token in stop_token_ids), None)
+
+
+class _GiveUp(StoppingCriteria):
+    """Asked by transformers after each token; ends no answer, but perhaps all of them."""
+
+    def __init__(self, is_stopped: Callable[[], bool]) -> None:
+        self._is_stopped = is_stopped
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **kwargs: Any
+    ) -> torch.BoolTensor:
+        """Return that no answer is at its end.
+
+        Raises:
+            StopAskedError: Somebody wants to stop.
+        """
+        if self._is_stopped():
+            raise StopAskedError
+        return cast(torch.BoolTensor, input_ids.new_zeros(len(input_ids), dtype=torch.bool))
 
 
 class _Stream(BaseStreamer):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from luthier.contracts.settings import Settings
 from luthier.core.errors import SettingsError
+
+NotEmpty = Annotated[str, Field(min_length=1)]
 
 
 class GenerationSettings(Settings):
@@ -31,6 +33,20 @@ class GenerationSettings(Settings):
 
     seed: int = Field(default=42, ge=0, lt=2**63)
     """Seed of the draws. The same prompts, settings and seed give the same answers."""
+
+
+class SamplingSettings(Settings):
+    """What a run shows of its model while it trains: answers to fixed prompts."""
+
+    sample_prompts: list[NotEmpty] = Field(default_factory=list)
+    """Prompts that the model answers before training and again and again, by its likeliest tokens:
+    samples.jsonl keeps what it said, and the report shows how it changed."""
+
+    sample_steps: int | None = Field(default=None, ge=1)
+    """Steps between such answers. Default: after each epoch; always at the start and the end."""
+
+    sample_max_new_tokens: int = Field(default=128, ge=1)
+    """Longest answer to a sample prompt, in tokens."""
 
 
 def generation_settings(**values: Any) -> GenerationSettings:

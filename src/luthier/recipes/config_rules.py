@@ -284,6 +284,27 @@ RULES: tuple[Rule, ...] = (
         for name in GuardSettings.model_fields
     ),
     *(Rule(name, _by_transformers, _NO_CHECKPOINTS, _USE_LUTHIER) for name in _SAVING),
+    Rule(
+        "sample_prompts",
+        _by_transformers,
+        "is set, and only luthier's own loop lets the model answer",
+        _USE_LUTHIER,
+    ),
+    Rule(
+        "sample_prompts",
+        lambda c: c.run.stage == "rm",
+        "is set, and a reward model gives numbers, not answers",
+        _TAKE_OUT,
+    ),
+    *(
+        Rule(
+            name,
+            lambda c: not c.sampling.sample_prompts,
+            "is set, and there are no sample_prompts",
+            "Give sample_prompts, or take it out.",
+        )
+        for name in ("sample_steps", "sample_max_new_tokens")
+    ),
     *(
         Rule(
             name,

@@ -16,6 +16,7 @@ from luthier.contracts.training import (
     Evaluator,
     Observer,
     Progress,
+    Sampler,
     StopRequest,
 )
 from luthier.core.seeds import derive_seed
@@ -27,12 +28,14 @@ from luthier.engine.memory import MicroBatches
 from luthier.engine.meter import Meter
 from luthier.engine.optimizer import build_optimizer
 from luthier.engine.parameter_groups import lr_scales
-from luthier.engine.schedule import build_schedule, cadence
+from luthier.engine.schedule import Every, build_schedule, cadence
 from luthier.engine.schedule_free import on_averaged_weights
 from luthier.engine.update import choose_update
 from luthier.recipes.frozen_layers import frozen_layers_run, memory_to_come, remember_again
 from luthier.recipes.job import Job, build_evaluator, model_taker
 from luthier.recipes.machine import memory
+from luthier.recipes.run_config import RunConfig
+from luthier.recipes.samples import build_sampler
 from luthier.recipes.stages import stage_of
 
 _AS_BEFORE = "the size of the run that is gone on with or repeated"
@@ -76,7 +79,7 @@ def build_loop_run(
     scaler, taker = job.precision.scaler, on_averaged_weights(optimizer, model_taker(job))
     state = RunState(optimizer, batches, scaler, job.fingerprint, parts, accumulation)
     store = CheckpointStore(job.folder, state, taker, config.checkpoints, tell=tell, stop=stop)
-    progress = Progress()
+    progress = Progress(samples_are_due=_sample_every(config) is not None)
     torch.manual_seed(derive_seed(config.run.seed, "training"))
     if checkpoint is not None:
         store.load(checkpoint, progress)
@@ -87,8 +90,7 @@ def build_loop_run(
             optimizer.zero_grad(set_to_none=True)
     guards.pass_over |= set(pass_over)
     training = config.training
-    to_come = batches.windows_left(training.num_train_epochs)
-    progress.num_steps = training.max_steps or max(1, progress.step + to_come)
+    progress.num_steps = training.max_steps or _last_step(progress, batches, config)
     run = Training(
         model=job.model,
         batches=batches,
@@ -110,6 +112,8 @@ def build_loop_run(
         save_every=cadence(training.save_strategy, training.save_steps),
         eval_on_start=training.eval_on_start,
         evaluator=_evaluator(job, optimizer, stop, tell),
+        sample_every=_sample_every(config),
+        sampler=_sampler(job, optimizer, stop),
         sink=store,
         observers=observers,
     )
@@ -127,6 +131,19 @@ def _evaluator(
 ) -> Evaluator | None:
     # Like what is saved: of the weights that are to be used, which may be others than are trained.
     found = build_evaluator(job, lambda: stop.requested, tell)
+    return found and on_averaged_weights(optimizer, found)
+
+
+def _last_step(progress: Progress, batches: EpochBatches, config: RunConfig) -> int:
+    return max(1, progress.step + batches.windows_left(config.training.num_train_epochs))
+
+
+def _sample_every(config: RunConfig) -> Every:
+    return (config.sampling.sample_steps or "epoch") if config.sampling.sample_prompts else None
+
+
+def _sampler(job: Job, optimizer: torch.optim.Optimizer, stop: StopRequest) -> Sampler | None:
+    found = build_sampler(job, lambda: stop.requested)
     return found and on_averaged_weights(optimizer, found)
 
 

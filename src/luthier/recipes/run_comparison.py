@@ -143,7 +143,9 @@ def first_difference(
 
 
 def _by_step(records: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], Mapping[str, Any]]:
-    return {(record["step"], record["kind"]): record for record in records}
+    # A run that was stopped and gone on with has saved once more.
+    found = {(record["step"], record["kind"]): record for record in records}
+    return {at: record for at, record in found.items() if at[1] != "save"}
 
 
 def _tensor_differences(earlier: Path, later: Path) -> Iterator[TensorDifference]:

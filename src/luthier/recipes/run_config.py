@@ -36,6 +36,7 @@ from luthier.engine.settings import (
     ScheduleSettings,
     TrainingSettings,
 )
+from luthier.evaluation.settings import SamplingSettings
 from luthier.models.settings import (
     LoraTuning,
     ModelSettings,
@@ -133,4 +134,5 @@ class RunConfig(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()
     guards: GuardSettings = GuardSettings()
+    sampling: SamplingSettings = SamplingSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()

@@ -51,6 +51,7 @@ from luthier.recipes.run_folder import (
     replaces_earlier_run,
     write_run_yaml,
 )
+from luthier.recipes.samples import SAMPLES, SamplesFile
 from luthier.recipes.screen import Screen
 from luthier.recipes.stages import stage_of
 
@@ -137,7 +138,7 @@ def run_training(
 
         split = stage_of(job.config).layout.split
         micro_batches = MicroBatches(split, max_positions, tell)
-        observers = (screen, MetricsFile(folder / METRICS))
+        observers = (screen, MetricsFile(folder / METRICS), SamplesFile(folder / SAMPLES))
         if config.run.trainer == "transformers":
             progress = train_by_reference(job, observers)
         else:
