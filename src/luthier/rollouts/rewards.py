@@ -29,7 +29,7 @@ import torch
 from luthier.contracts.question import Question, Reward
 from luthier.core.errors import RunError, SettingsError, did_you_mean
 from luthier.core.own_code import place_of, read_own_code, run_own_code
-from luthier.rollouts.math_answer import final_answer, same_answer
+from luthier.evaluation.math_answer import final_answer, same_answer
 from luthier.rollouts.settings import RolloutSettings
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.rollouts.math_answer import final_answer, number_in, same_answer
+from luthier.evaluation.math_answer import final_answer, number_in, same_answer
 
 
 @pytest.mark.parametrize(
