@@ -9,6 +9,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from luthier import __version__
 from luthier.core.disk import NO_ROOM
@@ -154,6 +155,83 @@ def generate(
         batch_size=batch_size,
         seed=seed,
     )
+
+
+class _OptionalBase(TyperCommand):
+    """Lets `--base` stand alone, for the model's own base, or before the name of another."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Write an empty name behind a `--base` that has none."""
+        for place, word in enumerate(args):
+            if word == "--base" and (not args[place + 1 :] or args[place + 1].startswith("--")):
+                args = [*args[: place + 1], "", *args[place + 1 :]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@app.command("eval", cls=_OptionalBase)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder, model folder or hub name.")],
+    data: Annotated[
+        str | None, typer.Option(help="Rows with answers, or texts; else the run's validation.")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Between commas: perplexity,bleu,chrf,rouge,exact_match,math_answer."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric of your own, as FILE.py:FUNCTION.")
+    ] = None,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Answer the rows, and take the metrics that suit.")
+    ] = False,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Write every answer to NAME.answers.jsonl.")
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="[MODEL]", help="Compare with the base, or with another model."),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Benchmark tasks of lm-eval, between commas.")
+    ] = None,
+    num_rows: Annotated[
+        int | None, typer.Option("--num_rows", min=1, help="Only the first so many rows.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Rows computed at once.")] = 8,
+    max_new_tokens: _MaxNewTokens = 512,
+    out: Annotated[
+        str | None, typer.Option(help="Folder for the results; else RUN/evaluations.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the results are called; else after the data.")
+    ] = None,
+) -> None:
+    """Measure a model with intervals, alone or against its base: luthier eval RUN --base."""
+    from luthier.cli.eval import run
+    from luthier.recipes.evaluation_plan import EvaluationRequest
+
+    run(
+        EvaluationRequest(
+            model=model,
+            data=data,
+            metrics=None if metrics is None else _between_commas(metrics),
+            own_metrics=metric or [],
+            generate=generate,
+            predict=predict,
+            base=base,
+            tasks=[] if tasks is None else _between_commas(tasks),
+            num_rows=num_rows,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            out=out,
+            name=name,
+        )
+    )
+
+
+def _between_commas(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @app.command()

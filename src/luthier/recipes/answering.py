@@ -70,18 +70,31 @@ class AnsweringModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class ModelPlace:
     """Where the parts of a model lie.
 
     Attributes:
         weights: Folder or hub name of a whole model: the base of an adapter.
         revision: Branch, tag or commit of a hub model.
         adapter: Folder of the adapter.
+        folder: The folder that was named, or the one in it that holds weights; None for a hub
+            name.
     """
 
     weights: str
     revision: str = "main"
     adapter: Path | None = None
+    folder: Path | None = None
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of the run that made the model, if one did."""
+        if self.folder is None:
+            return None
+        run = self.folder
+        if run.name == MODEL and run.parent.parent.name == CHECKPOINTS:
+            run = run.parent.parent.parent
+        return run if (run / RUN_YAML).is_file() else None
 
 
 def load_answering_model(
@@ -104,23 +117,14 @@ def load_answering_model(
             tokenizer or no chat template.
     """
     device = choose_device() if device is None else device
-    named = local_folder(path)
-    folder = None if named is None else _weights_folder(named)
-    place = _Place(path) if folder is None else _place(folder)
-    tokenizer = load_tokenizer(_tokenizer_source(folder, place), place.revision)
+    place = find_model(path)
+    tokenizer = load_its_tokenizer(place)
     _set_template(tokenizer, path)
-    weight_type = _weight_type(dtype, device, place.adapter is not None)
-    settings = ModelSettings(model_name_or_path=place.weights, model_revision=place.revision)
-    model: Any = load_model(
-        settings, QuantizationSettings(), device=device, dtype=weight_type
-    ).model
+    weight_type = choose_weight_type(dtype, device, place.adapter is not None)
+    model = load_its_model(place, len(tokenizer), device, weight_type)
     size = f"{format_count(count_parameters(model).total)} parameters"
-    if place.adapter is not None:
-        add_token_rows(model, range(model.get_input_embeddings().weight.shape[0], len(tokenizer)))
-        model = apply_tuning(model, LoraTuning(), str(place.adapter))
-        _match_whole_modules(model, weight_type)
-        if weight_type == torch.float32:
-            model = model.merge_and_unload()
+    if place.adapter is not None and weight_type == torch.float32:
+        model = model.merge_and_unload()
     model.requires_grad_(False)
     model.eval()
     what = f"LoRA on {place.weights}" if place.adapter else "whole model"
@@ -128,10 +132,64 @@ def load_answering_model(
     return AnsweringModel(
         model=model,
         tokenizer=tokenizer,
-        stop_token_ids=_stop_ids(tokenizer, model, place.adapter),
-        renderer=Renderer(tokenizer, default_system=_default_system(folder)),
+        stop_token_ids=stop_ids(tokenizer, model, place.adapter),
+        renderer=Renderer(tokenizer, default_system=default_system(place.run)),
         description=f"{what}, {size}, {type_name}, {device.type}",
     )
+
+
+def find_model(path: str) -> ModelPlace:
+    """Find the parts of a model; nothing is loaded.
+
+    Args:
+        path: As for `load_answering_model`.
+
+    Raises:
+        ModelError: There is no such model, it is unfinished, its base model is gone, or it is the
+            adapter of a reward model.
+    """
+    named = local_folder(path)
+    return ModelPlace(path) if named is None else _place(_weights_folder(named))
+
+
+def load_its_tokenizer(place: ModelPlace) -> PreTrainedTokenizerFast:
+    """Load the tokenizer that lies with a model, or with the base of a bare adapter.
+
+    Raises:
+        ModelError: There is none.
+    """
+    return load_tokenizer(_tokenizer_source(place), place.revision)
+
+
+def load_its_model(
+    place: ModelPlace,
+    num_tokens: int,
+    device: torch.device,
+    weight_type: torch.dtype,
+    *,
+    packed: bool = False,
+) -> Any:
+    """Load the weights of a model, its adapter apart from them.
+
+    Args:
+        place: Where they lie.
+        num_tokens: Size of the vocabulary, which an adapter may have grown.
+        device: Where to.
+        weight_type: Their type.
+        packed: Whether it will be given packed rows; `packing_support` must have agreed.
+
+    Raises:
+        ModelError: They can't be loaded, or are those of a reward model.
+    """
+    settings = ModelSettings(model_name_or_path=place.weights, model_revision=place.revision)
+    model: Any = load_model(
+        settings, QuantizationSettings(), device=device, dtype=weight_type, packed=packed
+    ).model
+    if place.adapter is not None:
+        add_token_rows(model, range(model.get_input_embeddings().weight.shape[0], num_tokens))
+        model = apply_tuning(model, LoraTuning(), str(place.adapter))
+        _match_whole_modules(model, weight_type)
+    return model
 
 
 def _match_whole_modules(model: Any, weight_type: torch.dtype) -> None:
@@ -167,10 +225,10 @@ def _weights_folder(named: Path) -> Path:
     return named
 
 
-def _place(folder: Path) -> _Place:
+def _place(folder: Path) -> ModelPlace:
     file = folder / ADAPTER_CONFIG
     if not file.is_file():
-        return _Place(str(folder))
+        return ModelPlace(str(folder), folder=folder)
     mend = "Set base_model_name_or_path in it to the base model's folder or hub name."
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -192,11 +250,12 @@ def _place(folder: Path) -> _Place:
     except ModelError as error:
         problem = f"the adapter's base model {base} is not there"
         raise ModelError(problem, where=str(file), mend=mend) from error
-    return _Place(base, revision or "main", folder)
+    return ModelPlace(base, revision or "main", folder, folder)
 
 
-def _tokenizer_source(folder: Path | None, place: _Place) -> str:
+def _tokenizer_source(place: ModelPlace) -> str:
     """Return where the tokenizer is: with the weights, or with the base of a bare adapter."""
+    folder = place.folder
     if folder is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return place.weights
     return str(folder)
@@ -213,7 +272,8 @@ def _set_template(tokenizer: PreTrainedTokenizerFast, path: str) -> None:
     resolve_template(tokenizer, "auto")
 
 
-def _weight_type(dtype: Dtype, device: torch.device, is_adapter: bool) -> torch.dtype:
+def choose_weight_type(dtype: Dtype, device: torch.device, is_adapter: bool) -> torch.dtype:
+    """Return the type of the weights for a device; see `load_answering_model` for `auto`."""
     if dtype == "auto":
         # A CPU answers twice as fast with merged float32 weights as with an adapter kept apart
         # (135M parameters, 2 cores), and float32 is where merging is exact.
@@ -227,7 +287,7 @@ def _weight_type(dtype: Dtype, device: torch.device, is_adapter: bool) -> torch.
     }[dtype]
 
 
-def _stop_ids(
+def stop_ids(
     tokenizer: PreTrainedTokenizerFast, model: Any, adapter: Path | None
 ) -> tuple[int, ...]:
     """Return what ends an answer: the template's end of turn, eos, and generation_config.json."""
@@ -239,14 +299,9 @@ def _stop_ids(
     return tuple(dict.fromkeys([*stop_token_ids(tokenizer), *ids]))
 
 
-def _default_system(folder: Path | None) -> str | None:
-    """Return the system prompt that training put before conversations without one."""
-    if folder is None:
-        return None
-    run = folder
-    if folder.name == MODEL and folder.parent.parent.name == CHECKPOINTS:
-        run = folder.parent.parent.parent
-    if not (run / RUN_YAML).is_file():
+def default_system(run: Path | None) -> str | None:
+    """Return the system prompt that a run put before conversations without one."""
+    if run is None:
         return None
     entries = read_config_file(run / RUN_YAML, frozenset(sections()))
     return next((entry.value for entry in entries if entry.name == "default_system"), None)

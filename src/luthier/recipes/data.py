@@ -52,11 +52,7 @@ def prepare_data(config: RunConfig, screen: Screen) -> PreparedRun:
             where="train_file",
             mend="Set train_file to a json, jsonl, csv, parquet or txt file, or give --train_file.",
         )
-    corpus: Mapping[str, Any] | None = None
-    if config.preparation.steps:
-        data, corpus = _prepared_on_the_way(config, screen)
-    elif any(source.weight is not None for source in data.sources or ()):
-        raise unused_weights()
+    data, corpus = settled_corpus(config, screen)
     rows = stage_of(config).rows
     tokenizer, notices, new_token_ids = run_tokenizer(config)
     prepared = prepare(
@@ -100,10 +96,23 @@ def run_tokenizer(config: RunConfig) -> tuple[Any, Sequence[Notice], tuple[int, 
     return tokenizer, (*known, *notices), new_ids
 
 
-def _prepared_on_the_way(
+def settled_corpus(
     config: RunConfig, screen: Screen
-) -> tuple[CorpusSettings, Mapping[str, Any]]:
-    """Run the corpus steps, or find them done; return settings that name their corpus, and it."""
+) -> tuple[CorpusSettings, Mapping[str, Any] | None]:
+    """Run the corpus steps of a run, if it has any, or find them done.
+
+    Returns:
+        Settings that name what training reads: the corpus that the steps left, else the run's own;
+        and the manifest of that corpus.
+
+    Raises:
+        SettingsError: A source has a weight, and no step mixes.
+        LuthierError: The steps can't be run.
+    """
+    if not config.preparation.steps:
+        if any(source.weight is not None for source in config.data.sources or ()):
+            raise unused_weights()
+        return config.data, None
     plan = CorpusPlan.of(config)
     runner = choose_runner(plan, config.tokens.preprocessing_num_workers)
     corpus = prepare_corpus(plan, None, runner, screen.working)

@@ -1,0 +1,1 @@
+"""How good answers are: each metric a pure function of answers and references."""
