@@ -94,7 +94,5 @@ def read_results(found: Mapping[str, Any]) -> dict[str, Estimate]:
 def _lm_eval(module: str) -> Any:
     try:
         return import_module(f"lm_eval.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != "lm_eval":
-            raise
+    except ImportError as error:
         raise MissingExtraError.of("lm-eval", "lm-eval", "running benchmark tasks") from error

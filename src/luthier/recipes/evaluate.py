@@ -19,6 +19,7 @@ from luthier.evaluation.metrics.registry import (
     PERPLEXITY,
     check_metrics,
     suitable_metrics,
+    try_metrics,
 )
 from luthier.evaluation.row_losses import RowLoss, RowLosses
 from luthier.evaluation.settings import GenerationSettings, generation_settings
@@ -67,7 +68,7 @@ def evaluate(request: EvaluationRequest, screen: Screen) -> Evaluation:
         screen.say(model.description)
         measured[model.role] = _measure(model, data, plan, request, screen)
         del model  # its memory is the next one's
-    evaluation = score(request.name, data, plan, measured)
+    evaluation = score(request, data, plan, measured)
     if folder is not None:
         write_evaluation(evaluation, folder)
     return evaluation
@@ -118,6 +119,7 @@ def _plan(
     if request.generate and request.metrics is None:
         names += suitable_metrics([row.reference for row in data.rows])
     of_answers = [name for name in names if name != PERPLEXITY]
+    try_metrics(of_answers)
     plan = Plan(PERPLEXITY in names, of_answers, own, request.predict, settings)
     text = next((row for row in data.rows if row.is_text), None)
     if plan.needs_answers and text is not None:

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from luthier.core.errors import SettingsError
-from luthier.core.units import format_count
 from luthier.dataset.rendering import Renderer
 from luthier.dataset.templates import resolve_template
 from luthier.engine.precision import choose_device
 from luthier.evaluation.reference_file import model_contents
-from luthier.models.adapters import count_parameters
 from luthier.models.load import read_config
 from luthier.models.packing_support import check_packed, packing_support
 from luthier.models.settings import ModelSettings
@@ -210,7 +208,6 @@ class _Loader:
             stops = (tokenizer.eos_token_id,)
         type_name = str(self.weight_type).removeprefix("torch.")
         facts = describe_model(_settings(place, with_adapter=True))
-        size = format_count(count_parameters(model).total)
         return EvaluatedModel(
             role=role,
             name=name,
@@ -227,7 +224,7 @@ class _Loader:
                 "device": self.device.type,
                 "stop_token_ids": list(stops),
             },
-            description=f"{name}: {size} parameters, {type_name}, {self.device.type}",
+            description=f"{role} {name}: {type_name} on {self.device.type}",
         )
 
 

@@ -17,7 +17,7 @@ from luthier.core.errors import DataError
 from luthier.evaluation.intervals import Difference, Estimate, compare, estimate
 from luthier.evaluation.metrics.matches import looks_like_math
 from luthier.evaluation.metrics.registry import METRICS
-from luthier.evaluation.metrics.score import Score
+from luthier.evaluation.metrics.score import FloatArray, Score
 from luthier.evaluation.row_losses import perplexities
 from luthier.recipes.evaluated_model import Role
 from luthier.recipes.evaluation_plan import EvaluationRequest, Measured, Plan
@@ -181,19 +181,20 @@ def _changed(
     measured: Mapping[Role, Measured],
     found: Mapping[Role, _Scores],
 ) -> list[Changed]:
-    """Return the rows that changed most, by the first metric of answers, else by the loss."""
+    """Return the rows that changed most, by the first metric of answers that has changed at all.
+
+    Where none has, by the loss.
+    """
     base, tuned = found.get("base"), found["tuned"]
     if base is None:
         return []
     names = [name for name in tuned.scores if name in base.scores]
-    if not names:
+    names.sort(key=lambda name: tuned.scores[name].lower_is_better)
+    gains = {name: _gain(base.scores[name], tuned.scores[name]) for name in names}
+    name = next((name for name in names if gains[name].any()), None)
+    if name is None:
         return []
-    name = next((one for one in names if not tuned.scores[one].lower_is_better), names[0])
-    before, after = base.scores[name], tuned.scores[name]
-    gain_N = after.row_values - before.row_values
-    if after.lower_is_better:
-        # By the loss: a perplexity alone would name the rows that no model can foresee.
-        gain_N = np.log(before.row_values) - np.log(after.row_values)
+    before, after, gain_N = base.scores[name], tuned.scores[name], gains[name]
     order = np.argsort(-gain_N, kind="stable")
     better = [place for place in order[:NUM_CHANGED] if gain_N[place] > 0]
     worse = [place for place in order[::-1][:NUM_CHANGED] if gain_N[place] < 0]

@@ -146,7 +146,5 @@ def _ratio(above: FloatArray, below: FloatArray, where: np.ndarray[Any, Any]) ->
 def _sacrebleu(metric: str) -> Any:
     try:
         return import_module("sacrebleu.metrics")
-    except ModuleNotFoundError as error:
-        if error.name != "sacrebleu":
-            raise
+    except ImportError as error:
         raise MissingExtraError.of("sacrebleu", "eval", f"the metric {metric}") from error

@@ -40,6 +40,16 @@ def check_metrics(names: Sequence[str]) -> None:
             )
 
 
+def try_metrics(names: Sequence[str]) -> None:
+    """Compute metrics of one word, so that what is missing shows before a model is loaded.
+
+    Raises:
+        MissingExtraError: A metric needs a package that is not installed.
+    """
+    for name in names:
+        METRICS[name](["word"], ["word"])
+
+
 def suitable_metrics(references: Sequence[str]) -> list[str]:
     """Return the metrics of answers that some references are made for."""
     if looks_like_math(references):

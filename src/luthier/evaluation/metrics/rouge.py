@@ -85,7 +85,5 @@ def _jieba_words() -> Callable[[str], list[str]] | None:
 def _rouge_score(module: str) -> Any:
     try:
         return import_module(f"rouge_score.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != "rouge_score":
-            raise
+    except ImportError as error:
         raise MissingExtraError.of("rouge-score", "eval", "the metric rouge") from error
