@@ -118,7 +118,8 @@ def _draws(num_rows: int) -> Iterator[FloatArray]:
 def _middle(values_B: FloatArray, num_rows: int) -> tuple[float | None, float | None]:
     if num_rows < 2:
         return None, None
-    low, high = np.percentile(values_B, [2.5, 97.5])
+    # One of the draws each, not a mean of two: a perplexity may be infinite.
+    low, high = np.percentile(values_B, [2.5, 97.5], method="inverted_cdf")
     return float(low), float(high)
 
 

@@ -135,10 +135,9 @@ def load_evaluated(place: ModelPlace, name: str, base: Base | None) -> Iterator[
         ModelError: One can't be loaded.
     """
     device = choose_device()
-    has_adapter = any(
-        one.adapter is not None for one in (place, *([] if base is None else [base.place]))
-    )
-    loader = _Loader(device, choose_weight_type("auto", device, has_adapter))
+    # As for an adapter: on a CPU float32, so that a model gives the same numbers alone, as the base
+    # of an adapter, and merged with one.
+    loader = _Loader(device, choose_weight_type("auto", device, is_adapter=True))
     tokenizer = load_its_tokenizer(place)
     if base is not None and base.is_own and place.adapter is not None:
         model = loader.load(place, tokenizer)

@@ -222,6 +222,14 @@ def _changed(
     return changed
 
 
+def _gain(base: Score, tuned: Score) -> FloatArray:
+    """Return by how much each row has become better."""
+    if tuned.lower_is_better:
+        # Of a perplexity the logarithm: else the rows that no model can foresee would lead.
+        return np.log(base.row_values) - np.log(tuned.row_values)
+    return tuned.row_values - base.row_values
+
+
 def _left_out(rows: Sequence[EvaluationRow], measured: Iterable[Measured]) -> list[tuple[str, str]]:
     reasons: dict[int, str] = {}
     for model in measured:
