@@ -89,10 +89,10 @@ def rows_of_file(path: str, num_rows: int | None) -> EvaluationRows:
 
     Args:
         path: As the user wrote it. Rows are of any format that training takes.
-        num_rows: Take the first so many; None: all.
+        num_rows: Take the first so many, at least 1; None: all.
 
     Raises:
-        DataError: A file or row can't be used, or there is no row; file and line are named.
+        DataError: A file or row can't be used, or a file has no rows; file and line are named.
     """
     rows: list[EvaluationRow] = []
     for file in expand(path):
@@ -103,8 +103,6 @@ def rows_of_file(path: str, num_rows: int | None) -> EvaluationRows:
                 rows.append(_row(fields, origin))
             except RowError as error:
                 raise error.data_error(origin) from None
-    if not rows:
-        raise DataError("there is no row in it", where=path, mend="Name a file with rows.")
     stem = Path(path).name.partition(".")[0]
     name = re.sub(r"[^\w-]+", "-", stem).strip("-") or "data"
     return EvaluationRows(rows, _limited(name, num_rows), path)
@@ -150,6 +148,8 @@ def _row(fields: Row, origin: Origin) -> EvaluationRow:
         record = document_from_row(fields, origin, layout=layout)
     else:
         record = conversation_from_row(fields, origin, layout=layout)
+        if not record.messages[-1].content.strip():
+            raise RowError("no_answer", "the answer is blank: there is nothing to compare with")
     return EvaluationRow(record, fields)
 
 
