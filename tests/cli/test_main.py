@@ -21,7 +21,7 @@ from luthier.core.errors import (
 )
 
 COMMANDS = ("train", "prepare", "inspect", "config", "chat", "generate", "checkpoints", "doctor")
-COMMANDS += ("demo", "reproduce", "lr-find")
+COMMANDS += ("demo", "reproduce", "lr-find", "eval")
 
 
 @pytest.fixture

@@ -83,9 +83,7 @@ def test_where_memory_runs_out_batches_are_cut(model):
     whole = RowLosses(None, CPU, True, 0, 4)(model, rows)
     cut = MicroBatches(split_batch, max_positions=40)
     seen = []
-    compute = RowLosses(
-        None, CPU, True, 0, 4, lambda done, total: seen.append((done, total)), cut
-    )
+    compute = RowLosses(None, CPU, True, 0, 4, lambda done, total: seen.append((done, total)), cut)
     assert compute(model, rows) == pytest.approx(whole, rel=1e-5)
     assert seen[-1] == (9, 9)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,11 @@ def ask(recorder, tmp_path):
     """Evaluate with short answers; results go to a folder of their own."""
 
     def call(model, **changes):
-        values = {"max_new_tokens": 4, "batch_size": 2, "out": str(tmp_path / "results")}
+        values: dict[str, Any] = {
+            "max_new_tokens": 4,
+            "batch_size": 2,
+            "out": str(tmp_path / "results"),
+        }
         return evaluate(EvaluationRequest(str(model), **{**values, **changes}), recorder)
 
     return call
@@ -152,9 +157,7 @@ def test_answers_are_written_with_their_metrics(tiny_llama, ask, data, write_fil
     )
     own = [f"{mine}:long", f"{mine}:total"]
     base = tiny_llama("other", hidden_size=16)
-    found = ask(
-        tiny_llama(), data=data, own_metrics=own, predict=True, base=str(base), name="mine"
-    )
+    found = ask(tiny_llama(), data=data, own_metrics=own, predict=True, base=str(base), name="mine")
     assert found.metrics["total"].estimate == Estimate(5.0, None, None, 5)
     assert found.metrics["total"].difference.estimate.value == 0
     assert found.metrics["total"].difference.wins is None

@@ -76,7 +76,7 @@ def test_a_row_without_an_answer_is_refused_by_file_and_line(file, row, message)
 @pytest.mark.parametrize("content", ["[]", "\n\n", ""])
 def test_a_file_without_rows_is_refused(write_file, content):
     path = str(write_file("none.json", content))
-    with pytest.raises(DataError, match="empty|blank") as caught:
+    with pytest.raises(DataError, match=r"empty|blank") as caught:
         rows_of_file(path, None)
     assert caught.value.where == path
 

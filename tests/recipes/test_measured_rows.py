@@ -85,7 +85,7 @@ def test_what_a_model_can_not_take_is_left_out_with_the_reason(load):
     rows.append(text("Fine.", line=5, weight=0.0))
     seen = rows_for_loss(model, rows)
     assert [row.number for row in seen.loss_rows] == [2]
-    assert json.dumps(seen.left_out[0]).endswith('the model\'s context is 40"')
+    assert json.dumps(seen.left_out[0]).endswith("the model's context is 40\"")
     assert seen.left_out[1] == "its answers have weight 0"
     assert "no token stands for its text" in seen.left_out[3]
     assert "weight is 0" in seen.left_out[4]

@@ -6,7 +6,7 @@ Commands import what they need when they run, so that `--help` and a typo are an
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -160,7 +160,7 @@ def generate(
 class _OptionalBase(TyperCommand):
     """Lets `--base` stand alone, for the model's own base, or before the name of another."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Write an empty name behind a `--base` that has none."""
         for place, word in enumerate(args):
             if word == "--base" and (not args[place + 1 :] or args[place + 1].startswith("--")):

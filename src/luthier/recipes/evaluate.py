@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from luthier.core.disk import check_folder
 from luthier.core.errors import DataError, SettingsError
@@ -156,11 +157,12 @@ def _take_losses(
 ) -> None:
     seen = rows_for_loss(model, data.rows)
     measured.left_out.append(seen.left_out)
+    pad: Any = model.tokenizer.pad_token_id
     compute = RowLosses(
         head=find_head(model.model)[0],
         device=model.device,
         is_packed=model.is_packed,
-        pad_id=model.tokenizer.pad_token_id or 0,
+        pad_id=pad or 0,  # it is masked: any will do
         batch_size=plan.settings.batch_size,
         progress=lambda done, total: screen.working(f"loss ({model.role})", done, total),
     )

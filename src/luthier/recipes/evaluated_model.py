@@ -198,13 +198,13 @@ class _Loader:
         """
         model.requires_grad_(False)
         model.eval()
-        renderer = None
+        renderer, eos = None, tokenizer.eos_token_id
         if tokenizer.chat_template:
             resolve_template(tokenizer, "auto")
             renderer = Renderer(tokenizer, default_system=default_system(rendered_as.run))
             stops = stop_ids(tokenizer, model, rendered_as.adapter)
         else:
-            stops = (tokenizer.eos_token_id,)
+            stops = (eos,) if isinstance(eos, int) else ()
         type_name = str(self.weight_type).removeprefix("torch.")
         facts = describe_model(_settings(place, with_adapter=True))
         return EvaluatedModel(

@@ -90,7 +90,9 @@ def test_rows_are_scored_as_sentences():
     single = sacrebleu.BLEU(effective_order=True)
     expected = [single.sentence_score(a, [r]).score for a, r in zip(*ENGLISH, strict=True)]
     assert bleu(answers, references).row_values.tolist() == pytest.approx(expected)
-    characters = [sacrebleu.CHRF().sentence_score(a, [r]).score for a, r in zip(*ENGLISH, strict=True)]
+    characters = [
+        sacrebleu.CHRF().sentence_score(a, [r]).score for a, r in zip(*ENGLISH, strict=True)
+    ]
     assert chrf(answers, references).row_values.tolist() == pytest.approx(characters)
 
 
