@@ -75,6 +75,13 @@ def test_a_run_is_measured_on_its_own_validation_rows(small_run, ask):
     assert (written["base"], written["versus"], written["answers"]) == (False, None, None)
 
 
+def test_a_checkpoint_has_results_of_its_own(small_run, ask):
+    folder = small_run.train(save_strategy="steps", save_steps=2).folder
+    checkpoint = sorted((folder / "checkpoints").iterdir())[0]
+    found = ask(checkpoint, out=None, num_rows=2)
+    assert found.files == [folder / "evaluations" / f"validation-2-{checkpoint.name}.json"]
+
+
 def test_a_run_is_held_against_what_stands_under_its_adapter(small_run, ask, data):
     folder = small_run.train(learning_rate=0.2).folder
     found = ask(folder, data=data, metrics=["perplexity", "chrf"], base="")

@@ -40,8 +40,8 @@ def right(*numbers):
     return {n: f"word {n}" if n in numbers else "no" for n in range(NUM_ROWS)}
 
 
-def call(measured_by_role, what, **changes):
-    return score(EvaluationRequest("m", **changes), DATA, what, measured_by_role)
+def call(measured_by_role, what):
+    return score(EvaluationRequest("m"), "n", DATA, what, measured_by_role)
 
 
 def test_two_models_are_compared_on_the_rows_that_both_took():
@@ -87,12 +87,6 @@ def test_where_nothing_changed_no_row_is_shown():
     one = measured(right(0))
     assert call({"base": one, "tuned": one}, plan("exact_match")).changed == []
     assert call({"base": one, "tuned": one}, plan(predict=True)).changed == []
-
-
-def test_the_name_is_the_datas_or_what_was_asked():
-    one = measured(right(0))
-    assert call({"tuned": one}, plan("exact_match")).name == "rows"
-    assert call({"tuned": one}, plan("exact_match"), name="mine").name == "mine"
 
 
 def test_predictions_hold_every_answer_of_the_tuned_model():

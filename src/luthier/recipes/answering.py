@@ -91,10 +91,16 @@ class ModelPlace:
         """The folder of the run that made the model, if one did."""
         if self.folder is None:
             return None
-        run = self.folder
-        if run.name == MODEL and run.parent.parent.name == CHECKPOINTS:
-            run = run.parent.parent.parent
+        run = self.folder.parents[2] if self.checkpoint is not None else self.folder
         return run if (run / RUN_YAML).is_file() else None
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The name of the checkpoint of a run that the model is, if it is one."""
+        folder = self.folder
+        if folder is None or folder.name != MODEL or folder.parent.parent.name != CHECKPOINTS:
+            return None
+        return folder.parent.name
 
 
 def load_answering_model(

@@ -69,10 +69,18 @@ def evaluate(request: EvaluationRequest, screen: Screen) -> Evaluation:
         screen.say(model.description)
         measured[model.role] = _measure(model, data, plan, request, screen)
         del model  # its memory is the next one's
-    evaluation = score(request, data, plan, measured)
+    evaluation = score(request, _name(request, data, place), data, plan, measured)
     if folder is not None:
         write_evaluation(evaluation, folder)
     return evaluation
+
+
+def _name(request: EvaluationRequest, data: EvaluationRows | None, place: ModelPlace) -> str:
+    """Return what the results are called: after the data and, of a checkpoint, its step."""
+    if request.name is not None:
+        return request.name
+    name = "tasks" if data is None else data.name
+    return name if place.checkpoint is None else f"{name}-{place.checkpoint}"
 
 
 def _folder(request: EvaluationRequest, place: ModelPlace) -> Path | None:

@@ -57,6 +57,7 @@ class _Scores:
 
 def score(
     request: EvaluationRequest,
+    name: str,
     data: EvaluationRows | None,
     plan: Plan,
     measured: Mapping[Role, Measured],
@@ -65,6 +66,7 @@ def score(
 
     Args:
         request: What was asked.
+        name: What the results are called.
         data: Its rows; None where only benchmark tasks ran.
         plan: What was measured of them.
         measured: By the role of the model.
@@ -86,9 +88,8 @@ def score(
                     found[role].add(of_loss, with_loss)
             if plan.needs_answers:
                 _score_answers(data, plan, model, answered, found[role])
-    metrics = {name: _result(name, found) for name in _names(found["tuned"])}
+    metrics = {metric: _result(metric, found) for metric in _names(found["tuned"])}
     metrics |= _task_results(tuned, base)
-    name = request.name or ("tasks" if data is None else data.name)
     rows = () if data is None else data.rows
     return Evaluation(
         name=name,
