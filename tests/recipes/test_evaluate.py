@@ -99,6 +99,9 @@ def test_a_run_is_held_against_what_stands_under_its_adapter(small_run, ask, dat
         assert sum(wins_losses_ties) == len(ROWS)
     assert found.metrics["perplexity"].difference.estimate.value != 0
     assert found.base == str(small_run.model)
+    assert [note.split(" were")[0] for note in found.notes[:2]] == [
+        *("5 of 5 answers (base)", "5 of 5 answers (tuned)"),
+    ]
     assert {row.metric for row in found.changed} <= {"chrf", "perplexity"}
     assert found.changed
 
@@ -137,7 +140,7 @@ def test_an_evaluation_that_was_broken_off_goes_on(
     monkeypatch.setattr(recorder, "working", working)
     found = ask(model, data=data, metrics=["chrf"])
     assert count_generated == [5, 3]
-    assert "2 answers are known from before (tuned)" in recorder.said
+    assert "2 answers are known from before" in recorder.said
     assert found.metrics["chrf"].estimate.num_rows == 5
 
 
@@ -147,7 +150,7 @@ def test_generate_takes_what_suits_the_data(tiny_llama, ask, data):
     share = found.metrics["math_answer"].estimate
     assert share.low <= share.value <= share.high
     assert share.high > share.low
-    assert "5 of 5 answers (tuned) were cut" in found.notes[0]
+    assert "5 of 5 answers were cut" in found.notes[0]
 
 
 def test_numbers_at_the_end_of_references_are_pointed_out(tiny_llama, ask, data):

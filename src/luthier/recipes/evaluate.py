@@ -66,7 +66,7 @@ def evaluate(request: EvaluationRequest, screen: Screen) -> Evaluation:
     measured: dict[Role, Measured] = {}
     screen.say(f"Loading {request.model}")
     for model in load_evaluated(place, request.model, base):
-        screen.say(model.description)
+        screen.say(f"{model.description}{request.of(model.role)}")
         measured[model.role] = _measure(model, data, plan, request, screen)
         del model  # its memory is the next one's
     evaluation = score(request, _name(request, data, place), data, plan, measured)
@@ -149,9 +149,9 @@ def _measure(
 ) -> Measured:
     measured = Measured(model.name)
     if data is not None and plan.perplexity:
-        _take_losses(model, data, plan, screen, measured)
+        _take_losses(model, data, plan, screen, measured, request.of(model.role))
     if data is not None and plan.needs_answers:
-        _take_answers(model, data, plan, screen, measured)
+        _take_answers(model, data, plan, screen, measured, request.of(model.role))
     if request.tasks:
         screen.say(f"Benchmark tasks: {', '.join(request.tasks)}")
         measured.tasks = run_tasks(
@@ -161,7 +161,12 @@ def _measure(
 
 
 def _take_losses(
-    model: EvaluatedModel, data: EvaluationRows, plan: Plan, screen: Screen, measured: Measured
+    model: EvaluatedModel,
+    data: EvaluationRows,
+    plan: Plan,
+    screen: Screen,
+    measured: Measured,
+    who: str,
 ) -> None:
     seen = rows_for_loss(model, data.rows)
     measured.left_out.append(seen.left_out)
@@ -172,7 +177,7 @@ def _take_losses(
         is_packed=model.is_packed,
         pad_id=pad or 0,  # it is masked: any will do
         batch_size=plan.settings.batch_size,
-        progress=lambda done, total: screen.working(f"loss ({model.role})", done, total),
+        progress=lambda done, total: screen.working(f"loss{who}", done, total),
     )
     losses = compute(model.model, [row.columns() for row in seen.loss_rows])
     for row, nats in zip(seen.loss_rows, losses, strict=True):
@@ -182,7 +187,12 @@ def _take_losses(
 
 
 def _take_answers(
-    model: EvaluatedModel, data: EvaluationRows, plan: Plan, screen: Screen, measured: Measured
+    model: EvaluatedModel,
+    data: EvaluationRows,
+    plan: Plan,
+    screen: Screen,
+    measured: Measured,
+    who: str,
 ) -> None:
     seen = rows_for_answers(model, data.rows)
     measured.left_out.append(seen.left_out)
@@ -195,7 +205,7 @@ def _take_answers(
         else:
             measured.answers[number] = known
     if measured.answers:
-        screen.say(f"{len(measured.answers):,} answers are known from before ({model.role})")
+        screen.say(f"{len(measured.answers):,} answers are known from before{who}")
     numbers, num_done = list(missing), 0
 
     def keep(index: int, answer: Answer) -> None:
@@ -204,7 +214,7 @@ def _take_answers(
         cache.add(missing[number], answer)
         measured.answers[number] = answer
         num_done += 1
-        screen.working(f"answering ({model.role})", num_done, len(numbers))
+        screen.working(f"answering{who}", num_done, len(numbers))
 
     generate_answers(
         model.model,

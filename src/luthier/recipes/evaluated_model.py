@@ -223,7 +223,7 @@ class _Loader:
                 "device": self.device.type,
                 "stop_token_ids": list(stops),
             },
-            description=f"{role} {name}: {type_name} on {self.device.type}",
+            description=f"{name}: {type_name} on {self.device.type}",
         )
 
 

@@ -55,6 +55,10 @@ class EvaluationRequest:
         others = (self.data, self.metrics, self.own_metrics, self.generate, self.predict)
         return bool(self.tasks) and not any(others)
 
+    def of(self, role: str) -> str:
+        """Return how a line that tells of one model ends: with its role, where there are two."""
+        return "" if self.base is None else f" ({role})"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

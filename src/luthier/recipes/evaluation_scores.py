@@ -99,7 +99,7 @@ def score(
         metrics=metrics,
         changed=_changed(rows, measured, found),
         left_out=_left_out(rows, measured.values()),
-        notes=_notes(data, plan, measured),
+        notes=_notes(request, data, plan, measured),
         predictions=_predictions(rows, measured, found) if plan.predict else None,
     )
 
@@ -239,14 +239,19 @@ def _left_out(rows: Sequence[EvaluationRow], measured: Iterable[Measured]) -> li
     return [(str(rows[number].origin), reasons[number]) for number in sorted(reasons)]
 
 
-def _notes(data: EvaluationRows | None, plan: Plan, measured: Mapping[Role, Measured]) -> list[str]:
+def _notes(
+    request: EvaluationRequest,
+    data: EvaluationRows | None,
+    plan: Plan,
+    measured: Mapping[Role, Measured],
+) -> list[str]:
     notes: list[str] = []
     for role, model in measured.items():
         cut = Counter(answer.finish_reason for answer in model.answers.values())["length"]
         if cut:
             notes.append(
-                f"{cut} of {len(model.answers)} answers ({role}) were cut at the longest length "
-                f"(max_new_tokens: {plan.settings.max_new_tokens})."
+                f"{cut} of {len(model.answers)} answers{request.of(role)} were cut at the longest "
+                f"length (max_new_tokens: {plan.settings.max_new_tokens})."
             )
     references = [] if data is None else [row.reference for row in data.rows]
     if "math_answer" not in plan.metrics and looks_like_math(references):
