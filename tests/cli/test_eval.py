@@ -42,6 +42,7 @@ def test_a_model_alone_is_shown_with_intervals(tiny_llama, data, capture, tmp_pa
     assert "0 to 0.4899" in text  # Wilson's of 0 of 4
     assert "base" not in text.split("metric")[1].partition("\n")[0]
     assert "4 of 4 answers were cut" in text
+    assert ("answering: 4 of 4" in text) is not terminal
     assert "rows.json" in text.partition("written to ")[2].replace("\n", "")
 
 

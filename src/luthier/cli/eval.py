@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from luthier.recipes.evaluation_plan import EvaluationRequest
     from luthier.recipes.evaluation_result import Changed, Evaluation
 
+_LINES = 10
+"""Where there is no terminal, progress is told about this many times."""
 _SHOWN_LEFT_OUT = 3
 _SHOWN_CHARS = 300
 
@@ -31,13 +33,24 @@ def run(request: EvaluationRequest) -> None:
 
     quiet_libraries()
     try:
-        with TrainScreen(console) as screen:
+        with _Screen(console) as screen:
             evaluation = evaluate(request, screen)
     except KeyboardInterrupt:
         kept = "Stopped. The answers so far are kept: the same command goes on from them."
         error_console.print(f"\n{kept}", style="yellow")
         raise Stopped from None
     show(evaluation)
+
+
+class _Screen(TrainScreen):
+    """Tells how far it is in a file of the log too: answers may take hours."""
+
+    def working(self, what: str, done: int, total: int) -> None:
+        """Show a passing line on a terminal, and now and then a lasting one elsewhere."""
+        super().working(what, done, total)
+        is_due = done > 0 and done % max(1, total // _LINES) == 0
+        if is_due and total > 1 and not console.is_terminal:
+            self.say(f"{what}: {done:,} of {total:,}")
 
 
 def show(evaluation: Evaluation) -> None:
