@@ -153,6 +153,11 @@ def test_generate_takes_what_suits_the_data(tiny_llama, ask, data):
     assert "5 of 5 answers were cut" in found.notes[0]
 
 
+def test_generate_adds_to_a_perplexity_that_was_named(tiny_llama, ask, data):
+    found = ask(tiny_llama(), data=data, metrics=["perplexity"], generate=True)
+    assert "math_answer" in found.metrics
+
+
 def test_numbers_at_the_end_of_references_are_pointed_out(tiny_llama, ask, data):
     (note,) = ask(tiny_llama(), data=data).notes
     assert "--metrics math_answer" in note
@@ -242,6 +247,7 @@ def test_benchmark_tasks_stand_beside_the_metrics(tiny_llama, ask, data, monkeyp
     [
         ({"metrics": ["perplexty"]}, SettingsError, "no metric 'perplexty'(.|\n)*perplexity"),
         ({"max_new_tokens": 0}, SettingsError, "max_new_tokens is 0"),
+        ({"metrics": []}, SettingsError, "nothing to measure(.|\n)*perplexity, bleu"),
         ({"own_metrics": ["x"]}, SettingsError, "x names no function"),
         ({"base": ""}, SettingsError, "which model this one was made from"),
         ({"data": None}, SettingsError, "no rows to evaluate on"),

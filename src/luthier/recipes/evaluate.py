@@ -18,6 +18,7 @@ from luthier.evaluation.metrics.own import OwnMetric, own_metric
 from luthier.evaluation.metrics.registry import (
     METRICS,
     PERPLEXITY,
+    SCORE_NAMES,
     check_metrics,
     suitable_metrics,
     try_metrics,
@@ -55,8 +56,7 @@ def evaluate(request: EvaluationRequest, screen: Screen) -> Evaluation:
     )
     own: list[OwnMetric] = []
     for named in request.own_metrics:
-        taken = (PERPLEXITY, *METRICS, *(metric.name for metric in own))
-        own.append(own_metric(named, taken))
+        own.append(own_metric(named, (*SCORE_NAMES, *(metric.name for metric in own))))
     check_tasks(request.tasks)
     place = find_model(request.model)
     base = choose_base(place, request.base)
@@ -125,11 +125,17 @@ def _plan(
     if data is None:
         return Plan(False, (), (), False, settings)
     names = [PERPLEXITY] if request.metrics is None else list(dict.fromkeys(request.metrics))
-    if request.generate and request.metrics is None:
-        names += suitable_metrics([row.reference for row in data.rows])
     of_answers = [name for name in names if name != PERPLEXITY]
+    if request.generate and not of_answers:
+        of_answers = suitable_metrics([row.reference for row in data.rows])
     try_metrics(of_answers)
     plan = Plan(PERPLEXITY in names, of_answers, own, request.predict, settings)
+    if not (plan.perplexity or plan.needs_answers or request.tasks):
+        raise SettingsError(
+            "there is nothing to measure",
+            where="--metrics",
+            mend=f"Name metrics, between commas: {', '.join((PERPLEXITY, *METRICS))}",
+        )
     text = next((row for row in data.rows if row.is_text), None)
     if plan.needs_answers and text is not None:
         raise DataError(

@@ -7,6 +7,7 @@ import pytest
 from luthier.core.errors import MissingExtraError, SettingsError
 from luthier.evaluation.metrics.registry import (
     METRICS,
+    SCORE_NAMES,
     check_metrics,
     suitable_metrics,
     try_metrics,
@@ -17,6 +18,7 @@ from luthier.evaluation.metrics.registry import (
 def test_each_metric_finds_equal_texts_equal(name):
     texts = ["One two three four five #### 5", "Six seven eight nine ten #### 10"]
     for score in METRICS[name](texts, texts):
+        assert score.name in SCORE_NAMES
         assert score.value == pytest.approx(100 if name in ("bleu", "chrf") else 1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from luthier.core.errors import SettingsError, did_you_mean
 from luthier.evaluation.metrics.matches import exact_match, looks_like_math, math_answer
 from luthier.evaluation.metrics.overlap import bleu, chrf
-from luthier.evaluation.metrics.rouge import rouge
+from luthier.evaluation.metrics.rouge import ROUGE_TYPES, rouge
 from luthier.evaluation.metrics.score import Score
 
 PERPLEXITY = "perplexity"
@@ -21,6 +21,10 @@ METRICS: Mapping[str, Callable[[Sequence[str], Sequence[str]], list[Score]]] = {
     "math_answer": lambda answers, references: [math_answer(answers, references)],
 }
 """From answers and references to scores."""
+
+
+SCORE_NAMES = (PERPLEXITY, "byte_perplexity", *METRICS, *ROUGE_TYPES)
+"""What tables call them: no metric of the user's may have such a name."""
 
 
 def check_metrics(names: Sequence[str]) -> None:
