@@ -168,3 +168,23 @@ def test_the_state_goes_on_judging() -> None:
     fresh.set_state(guards.get_state())
     see_losses(fresh, 9.0)
     assert [event.kind for event in spikes] == ["spike"]
+
+
+def test_an_end_that_is_asked_for_is_kept() -> None:
+    guards, events = guards_of()
+    guards.ask_end(7, "enough")
+    guards.ask_end(8, "said twice")
+    assert guards.wants_end
+    assert events == [Event("callback_stop", 7, "enough")]
+    later, told = guards_of()
+    later.set_state(json.loads(json.dumps(guards.get_state())))
+    assert later.wants_end
+    later.see_evaluation(9, 1.0)
+    assert not told, "no loss has gone stale"
+
+
+def test_a_state_from_before_ends_could_be_asked_for() -> None:
+    guards, _ = guards_of()
+    state = {k: v for k, v in guards.get_state().items() if k != "is_end_asked"}
+    guards.set_state(state)
+    assert not guards.wants_end

@@ -83,13 +83,14 @@ def test_which_settings_take_brackets():
         *("sources", "steps", "step_settings", "quality_report_only", "languages", "pii_kinds"),
         *("pii_phone_regions", "pii_allow", "exact_source_priority", "decontaminate_files"),
         *("sample_weights", "allow_change", "new_special_tokens", "add_tokens"),
-        *("reward_funcs", "reward_weights", "sample_prompts"),
+        *("reward_funcs", "reward_weights", "sample_prompts", "callbacks"),
     }
 
 
 def test_options_that_a_type_spells_out():
     assert leaves()["quantization_bit"].options == (4, 8)
-    assert leaves()["report_to"].options == ("none",)
+    trackers = ("tensorboard", "wandb", "mlflow", "trackio", "swanlab")
+    assert leaves()["report_to"].options == ("none", *trackers)
     assert leaves()["learning_rate"].options == ()
 
 

@@ -212,7 +212,11 @@ REFUSED = {
         r"  Did you mean cosine\?"),
     "number that is no option": (
         "quantization_bit: 3\n", r":2: quantization_bit is 3, and can be 4 or 8\n  quantiz"),
-    "tracker": ("report_to: wandb\n", r":2: report_to is 'wandb', and can be none\n  report_to:"),
+    "tracker": (
+        "report_to: [wandbb]\n",
+        r":2: report_to is \['wandbb'\], and can be none or .*swanlab\n  Did you mean wandb"),
+    "no tracker beside one": (
+        "report_to: [none, wandb]\n", r":2: report_to is .*: report_to names none beside a"),
     "packing": (
         "packing: full\n",
         r":2: packing is 'full', and can be auto or false or true or padding_free\n"),
@@ -279,6 +283,13 @@ def test_what_settings_can_not_be(text: str, message: str, resolve_text: Resolve
 def test_what_flags_can_not_be(flags: list[str], message: str, resolve_text: Resolve):
     with pytest.raises(SettingsError, match=message):
         resolve_text(MODEL + "lora_rank: 4\n", *flags)
+
+
+def test_a_run_yaml_of_before_a_setting_moved(resolve_text: Resolve):
+    text = "model: {model_name_or_path: m}\nrun: {report_to: none, seed: 3}\n"
+    assert resolve_text(text).config.tracking.report_to == "none"
+    with pytest.raises(SettingsError, match=r"report_to stands in the section model\n.*tracking"):
+        resolve_text("model: {model_name_or_path: m, report_to: none}\n")
 
 
 def test_a_model_must_be_named(resolve_text: Resolve):

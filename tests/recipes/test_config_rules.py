@@ -35,6 +35,7 @@ OF_DOCUMENTS = "and stage: pt learns from documents"
 OF_PROMPTS = "is set, and stage: grpo trains on prompts alone"
 GRPO_ONLY = "is set, and only stage: grpo looks"
 ONE_RATE = "is set, and trainer: transformers has one learning rate"
+NO_TRACKER = "is set, and report_to names no tracker"
 HAS_ITS_OWN = "is set, and the adapter of adapter_name_or_path has its own"
 
 # (the setting, the line that breaks the rule, other lines, the problem, what makes it right)
@@ -79,6 +80,15 @@ CASES = [
     ("sample_steps", "sample_steps: 3", "", "there are no sample_prompts", "sample_prompts: [Hi]"),
     ("sample_max_new_tokens", "sample_max_new_tokens: 3", "", "there are no sample_prompts",
      "sample_prompts: [Hi]"),
+    ("callbacks", "callbacks: [a.py:B]", BY_TRANSFORMERS, "and only luthier's own loop has it",
+     "trainer: luthier"),
+    ("log_histograms", "log_histograms: 9", f"{BY_TRANSFORMERS}\nreport_to: wandb",
+     "and only luthier's own loop has it", "report_to: wandb"),
+    ("log_histograms", "log_histograms: 9", "report_to: mlflow", "no tracker that draws histograms",
+     "report_to: [mlflow, trackio]"),
+    ("project", "project: p", "", NO_TRACKER, "report_to: wandb"),
+    ("run_name", "run_name: r", "", NO_TRACKER, "report_to: tensorboard"),
+    ("logging_dir", "logging_dir: d", "", NO_TRACKER, "report_to: swanlab"),
     ("save_in_background", "save_in_background: true", BY_TRANSFORMERS, NO_CHECKPOINTS,
      "trainer: luthier"),
     ("on_full_disk", "on_full_disk: pause", BY_TRANSFORMERS, NO_CHECKPOINTS, "trainer: luthier"),

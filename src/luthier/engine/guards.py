@@ -37,7 +37,7 @@ class Event:
     """Something out of the ordinary.
 
     Attributes:
-        kind: `nonfinite`, `spike`, `rollback`, `overfitting` or `early_stop`.
+        kind: `nonfinite`, `spike`, `rollback`, `overfitting`, `early_stop` or `callback_stop`.
         step: The step that it happened at, from 1.
         message: What happened, as one sentence without its full stop.
         rows: Numbers of the prepared rows that the step was computed from.
@@ -103,12 +103,28 @@ class Guards:
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=SPIKE_WINDOW))
     _bad_steps: list[int] = field(default_factory=list)
     _evaluations: Evaluations = field(default_factory=Evaluations)
+    _is_end_asked: bool = False
 
     @property
     def wants_end(self) -> bool:
-        """Whether the validation loss has not improved for so long that the run is over."""
+        """Whether the run is over: somebody asks for it, or evaluations brought nothing new."""
+        return self._is_end_asked or self._is_stale
+
+    @property
+    def _is_stale(self) -> bool:
         patience = self.settings.early_stopping_patience
         return patience is not None and self._evaluations.num_since_best >= patience
+
+    def ask_end(self, step: int, reason: str) -> None:
+        """Let the run end early, for a reason that the loop does not know.
+
+        Args:
+            step: The newest step that is done.
+            reason: For the record, as one sentence without its full stop.
+        """
+        if not self._is_end_asked:
+            self.record(Event("callback_stop", step, reason))
+        self._is_end_asked = True
 
     def see_step(self, outcome: StepOutcome, loss_total: float, grad_norm: float) -> None:
         """Judge a step's numbers. Where they are not finite, the step was not taken.
@@ -176,7 +192,7 @@ class Guards:
         if seen.num_rising == RISING_EVALUATIONS:
             rising = f"the validation loss has risen {RISING_EVALUATIONS} times in a row"
             self.record(Event("overfitting", step, f"{rising}: the model overfits; {best}"))
-        if self.wants_end:
+        if self._is_stale:
             stale = f"{seen.num_since_best} evaluations brought no lower validation loss"
             self.record(Event("early_stop", step, f"{stale}: the run ends here; {best}"))
 
@@ -187,6 +203,7 @@ class Guards:
             "losses": list(self._losses),
             "bad_steps": list(self._bad_steps),
             "evaluations": asdict(self._evaluations),
+            "is_end_asked": self._is_end_asked,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -195,3 +212,4 @@ class Guards:
         self._losses = deque(state["losses"], maxlen=SPIKE_WINDOW)
         self._bad_steps = list(state["bad_steps"])
         self._evaluations = Evaluations(**state["evaluations"])
+        self._is_end_asked = state.get("is_end_asked", False)  # Older checkpoints don't know it.

@@ -28,7 +28,6 @@ FOREIGN: Mapping[str, str] = {
     "load_best_model_at_end": "Take it out; the best checkpoint is kept, see its manifest.json.",
     "load_in_4bit": "Write quantization_bit: 4.",
     "load_in_8bit": "Write quantization_bit: 8.",
-    "logging_dir": "Take it out; the log is metrics.jsonl in output_dir.",
     "lr": "It is called learning_rate.",
     "lora_r": "It is called lora_rank.",
     "max_length": "It is called cutoff_len.",

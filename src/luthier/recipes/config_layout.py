@@ -68,6 +68,9 @@ class Leaf:
 BARE_FLAGS = frozenset({"flash_attn", "packing", "resume_from_checkpoint"})
 """Settings that take a value but also mean something as a bare flag (the lecture's command)."""
 
+MOVED = {"report_to": "run"}
+"""Sections that settings stood in before; run.yaml files of older runs still have them there."""
+
 
 @cache
 def sections() -> dict[str, tuple[type[Settings], ...]]:

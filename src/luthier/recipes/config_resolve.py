@@ -20,7 +20,14 @@ from luthier.core.secrets import find_secret
 from luthier.recipes.config_file import Entry, read_config_file
 from luthier.recipes.config_flags import CommandLine
 from luthier.recipes.config_foreign import unknown_name
-from luthier.recipes.config_layout import Leaf, chosen_model, default_choice, leaves, sections
+from luthier.recipes.config_layout import (
+    MOVED,
+    Leaf,
+    chosen_model,
+    default_choice,
+    leaves,
+    sections,
+)
 from luthier.recipes.config_rules import RULES
 from luthier.recipes.run_config import STAGE_DEFAULTS, RunConfig
 
@@ -94,7 +101,7 @@ def _check_name(entry: Entry) -> None:
     leaf = leaves().get(entry.name)
     if leaf is None:
         raise unknown_name(entry.name, entry.where, [*leaves(), *sections()])
-    if entry.section is not None and entry.section != leaf.section:
+    if entry.section not in (None, leaf.section, MOVED.get(entry.name)):
         raise SettingsError(
             f"{entry.name} stands in the section {entry.section}",
             where=entry.where,

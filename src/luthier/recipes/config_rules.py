@@ -15,6 +15,7 @@ from luthier.models.settings import LoraTuning
 from luthier.objectives.settings import GrpoSettings
 from luthier.recipes.run_config import NAMED_AFTER_LOSS, STEP_SETTINGS, RunConfig
 from luthier.rollouts.settings import RolloutSettings
+from luthier.trackers.settings import WITH_HISTOGRAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +305,25 @@ RULES: tuple[Rule, ...] = (
             "Give sample_prompts, or take it out.",
         )
         for name in ("sample_steps", "sample_max_new_tokens")
+    ),
+    *(
+        Rule(name, _by_transformers, "is set, and only luthier's own loop has it", _USE_LUTHIER)
+        for name in ("callbacks", "log_histograms")
+    ),
+    *(
+        Rule(
+            name,
+            lambda c: not c.tracking.trackers,
+            "is set, and report_to names no tracker",
+            "Give report_to, or take it out.",
+        )
+        for name in ("project", "run_name", "logging_dir")
+    ),
+    Rule(
+        "log_histograms",
+        lambda c: not WITH_HISTOGRAMS & set(c.tracking.trackers),
+        "is set, and report_to names no tracker that draws histograms",
+        f"Add {', '.join(sorted(WITH_HISTOGRAMS))} to report_to, or take it out.",
     ),
     *(
         Rule(

@@ -42,6 +42,7 @@ from luthier.recipes.run_config import RunConfig
 from luthier.recipes.run_folder import LR_FIND, output_errors, settings_of
 from luthier.recipes.screen import Screen
 from luthier.recipes.stages import stage_of
+from luthier.recipes.watching import Watching
 from luthier.report.lr_page import lr_page, verdict
 from luthier.report.words import say
 
@@ -118,7 +119,7 @@ def find_learning_rate(
         run = build_loop_run(
             job,
             None,
-            (screen,),
+            Watching((screen,)),
             stop,
             screen.notice,
             lambda event: None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -14,7 +14,6 @@ from luthier.contracts.training import (
     Accumulation,
     EpochBatches,
     Evaluator,
-    Observer,
     Progress,
     Sampler,
     StopRequest,
@@ -37,6 +36,7 @@ from luthier.recipes.machine import memory
 from luthier.recipes.run_config import RunConfig
 from luthier.recipes.samples import build_sampler
 from luthier.recipes.stages import stage_of
+from luthier.recipes.watching import Watching
 
 _AS_BEFORE = "the size of the run that is gone on with or repeated"
 
@@ -44,7 +44,7 @@ _AS_BEFORE = "the size of the run that is gone on with or repeated"
 def build_loop_run(
     job: Job,
     checkpoint: Path | None,
-    observers: Sequence[Observer],
+    watching: Watching,
     stop: StopRequest,
     tell: Callable[[Notice], None],
     record: Callable[[Event], None],
@@ -56,7 +56,7 @@ def build_loop_run(
     Args:
         job: What is trained.
         checkpoint: Where to go on from.
-        observers: Told what happens.
+        watching: Those who are told what happens.
         stop: Asked while training.
         tell: Told what becomes of the batch size, and what a changed setting means for the rows.
         record: Told what is out of the ordinary.
@@ -68,18 +68,13 @@ def build_loop_run(
     batches = _stream(job)
     guards = Guards(config.guards, record, may_overflow=job.precision.scaler is not None)
     meter, accumulation = Meter(), Accumulation()
-    optimizer = build_optimizer(
-        job.model,
-        config.optimizer,
-        learning_rate=config.schedule.learning_rate,
-        weight_decay=config.schedule.weight_decay,
-        scales=lr_scales(job.model, config.tuning),
-    )
-    parts = {"micro_batches": micro_batches, "guards": guards, "meter": meter}
+    optimizer = _optimizer(job)
+    parts = {"micro_batches": micro_batches, "guards": guards, "meter": meter, **watching.parts}
     scaler, taker = job.precision.scaler, on_averaged_weights(optimizer, model_taker(job))
     state = RunState(optimizer, batches, scaler, job.fingerprint, parts, accumulation)
     store = CheckpointStore(job.folder, state, taker, config.checkpoints, tell=tell, stop=stop)
     progress = Progress(samples_are_due=_sample_every(config) is not None)
+    watching.attach(job, optimizer, guards, progress)
     torch.manual_seed(derive_seed(config.run.seed, "training"))
     if checkpoint is not None:
         store.load(checkpoint, progress)
@@ -115,12 +110,23 @@ def build_loop_run(
         sample_every=_sample_every(config),
         sampler=_sampler(job, optimizer, stop),
         sink=store,
-        observers=observers,
+        observers=watching.observers,
     )
     _settle_micro_batches(job, run, tell)
     if checkpoint is not None:
         remember_again(job.head, run, _stream(job), tell)
     return run
+
+
+def _optimizer(job: Job) -> torch.optim.Optimizer:
+    config = job.config
+    return build_optimizer(
+        job.model,
+        config.optimizer,
+        learning_rate=config.schedule.learning_rate,
+        weight_decay=config.schedule.weight_decay,
+        scales=lr_scales(job.model, config.tuning),
+    )
 
 
 def _evaluator(

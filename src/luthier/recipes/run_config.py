@@ -50,6 +50,7 @@ from luthier.objectives.settings import (
     RewardSettings,
 )
 from luthier.rollouts.settings import RolloutSettings
+from luthier.trackers.settings import TrackingSettings
 
 STEP_SETTINGS: Mapping[str, type[Settings]] = {
     "repair": RepairSettings,
@@ -99,8 +100,9 @@ class RunSettings(Settings):
     deepspeed: str | None = None
     """A DeepSpeed JSON file. One process has nothing to shard; see the notice that it gives."""
 
-    report_to: Literal["none"] | list[Literal["none"]] = "none"
-    """Trackers. `none`: the run folder's metrics.jsonl alone."""
+    callbacks: list[str] = Field(default_factory=list)
+    """Your own metrics, stops and hooks, each named as FILE.py:NAME of a class (docs/watching.md
+    says what it may have)."""
 
 
 class RunConfig(Settings):
@@ -133,6 +135,7 @@ class RunConfig(Settings):
     optimizer: OptimizerSettings = AdamWOptimizer()
     schedule: ScheduleSettings = ScheduleSettings()
     training: TrainingSettings = TrainingSettings()
+    tracking: TrackingSettings = TrackingSettings()
     guards: GuardSettings = GuardSettings()
     sampling: SamplingSettings = SamplingSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()

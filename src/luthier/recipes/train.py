@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from luthier.batches.loading import worker_errors
 from luthier.checkpoints.listing import list_checkpoints
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Observer, Progress, StopAskedError, StopRequest
+from luthier.contracts.training import Progress, StopAskedError, StopRequest
 from luthier.core.clock import now
 from luthier.core.errors import RunError
 from luthier.core.files import staged_files
@@ -24,9 +24,10 @@ from luthier.core.lock import locked_folder
 from luthier.engine.guards import DivergedError
 from luthier.engine.loop import train
 from luthier.engine.memory import MicroBatches, memory_errors
-from luthier.engine.metrics_file import MetricsFile, read_metrics
+from luthier.engine.metrics_file import read_metrics
 from luthier.engine.schedule_free import settle_averaged_weights
 from luthier.models.load import check_model_path
+from luthier.recipes.callback_file import describe_callbacks, load_callbacks
 from luthier.recipes.events import EVENTS, EventFile
 from luthier.recipes.job import Job, build_job, model_writer
 from luthier.recipes.manifest import (
@@ -51,9 +52,10 @@ from luthier.recipes.run_folder import (
     replaces_earlier_run,
     write_run_yaml,
 )
-from luthier.recipes.samples import SAMPLES, SamplesFile
 from luthier.recipes.screen import Screen
 from luthier.recipes.stages import stage_of
+from luthier.recipes.watching import Watching, watched
+from luthier.trackers.registry import require_packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def run_training(
     started_s = time.perf_counter()
     refuse_many_processes(os.environ)
     check_model_path(config.model)
+    require_packages(config.tracking)
+    callbacks = load_callbacks(config.run.callbacks)
     folder = open_run_folder(config)
     with locked_folder(folder, screen.say), worker_errors(), memory_errors():
         remove_unfinished(folder)
@@ -125,6 +129,8 @@ def run_training(
             clear_earlier_run(folder)
         prepared = job.data.prepared.manifest
         facts = describe_run(config, command, prepared, job.notices, job.data.corpus)
+        if callbacks:
+            facts |= {"callbacks": describe_callbacks(callbacks)}
         if checkpoint is not None:
             facts |= {"goes_on_from": str(checkpoint), "earlier": earlier_parts(folder)}
         write_run_yaml(folder, config)
@@ -138,13 +144,15 @@ def run_training(
 
         split = stage_of(job.config).layout.split
         micro_batches = MicroBatches(split, max_positions, tell)
-        observers = (screen, MetricsFile(folder / METRICS), SamplesFile(folder / SAMPLES))
-        if config.run.trainer == "transformers":
-            progress = train_by_reference(job, observers)
-        else:
-            job, progress = train_with_rollbacks(
-                job, checkpoint, observers, stop, tell, screen, micro_batches
-            )
+        with watched(config, folder, callbacks, screen, tell) as watching:
+            if config.run.trainer == "transformers":
+                progress = train_by_reference(job, watching.observers)
+            else:
+                stop = watching.stop_request(stop)
+                job, progress = train_with_rollbacks(
+                    job, checkpoint, watching, stop, tell, screen, micro_batches
+                )
+            watching.raise_error()
         seconds = time.perf_counter() - started_s
         evaluations = read_evaluations(folder / METRICS)
         can_go_on = bool(list_checkpoints(folder))
@@ -162,7 +170,7 @@ def run_training(
 def train_with_rollbacks(
     job: Job,
     checkpoint: Path | None,
-    observers: Sequence[Observer],
+    watching: Watching,
     stop: StopRequest,
     tell: Callable[[Notice], None],
     screen: Screen,
@@ -173,7 +181,7 @@ def train_with_rollbacks(
     Args:
         job: What is trained.
         checkpoint: Where to go on from.
-        observers: Told what happens.
+        watching: Those who are told what happens.
         stop: Asked while training.
         tell: Told what was substituted, and every event.
         screen: Shows how the job is built anew.
@@ -195,7 +203,7 @@ def train_with_rollbacks(
         except StopAskedError:
             return job, Progress(num_steps=1)
         run = build_loop_run(
-            job, checkpoint, observers, stop, tell, events, micro_batches, pass_over
+            job, checkpoint, watching, stop, tell, events, micro_batches, pass_over
         )
         events.go_on_after(run.progress.step, run.guards.pass_over)
         try:
@@ -212,6 +220,7 @@ def train_with_rollbacks(
             pass_over |= set(diverged.pass_over)
         # Behind `except`: its traceback would hold the model while another is loaded.
         del run
+        watching.detach()
         job = build_job(config, folder, checkpoint, screen)
 
 
