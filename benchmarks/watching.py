@@ -27,7 +27,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -247,7 +247,7 @@ def read_times(folder: Path, warmup: int) -> Times:
     )
 
 
-def table(times: dict[str, Sequence[Times]], num_steps: int) -> str:
+def table(times: Mapping[str, Sequence[Times]], num_steps: int) -> str:
     """Return the table of all kinds of run.
 
     Args:
