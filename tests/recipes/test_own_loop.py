@@ -98,6 +98,53 @@ def test_going_back_passes_over_what_led_astray(small_run, poisoned_model: Path)
     assert records == sorted(set(records)), "no step stands in the log twice"
 
 
+def test_those_who_watch_go_back_with_the_run(small_run, poisoned_model: Path, write_file: Any):
+    board = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    counts = """
+class Counts:
+    def __init__(self):
+        self.steps = 0
+        self.starts = 0
+
+    def on_start(self, progress, control):
+        self.starts += 1
+
+    def on_step(self, record, control):
+        self.steps += 1
+
+    def on_log(self, record, control):
+        return {"counted": self.steps, "starts": self.starts}
+
+    def on_evaluation(self, record, control, model, tokenizer):
+        return {"seen": float(sum(p.double().sum() for p in model.parameters() if p.requires_grad))}
+
+    def get_state(self):
+        return {"steps": self.steps}
+
+    def set_state(self, state):
+        self.steps = state["steps"]
+"""
+    settings = settings_for(small_run, poisoned_model, 0, 1, 2, 3, 4, 5, max_nonfinite_steps=1)
+    settings |= {"save_steps": 1, "max_rollbacks": 9, "eval_steps": 4, "log_histograms": 3}
+    settings |= {"report_to": "tensorboard"}
+    callback = f"{write_file('counts.py', counts)}:Counts"
+    trained = small_run.train(callbacks=[callback], **settings)
+    records = [m for m in trained.metrics() if m["kind"] == "train"]
+    assert records[-1]["starts"] > 1, "it went back"
+    assert [m["counted"] for m in records] == [m["step"] for m in records]
+    saved = load_file(trained.folder / "adapter_model.safetensors")
+    total = sum(float(tensor.double().sum()) for tensor in saved.values())
+    (*_, seen) = (m["seen"] for m in trained.metrics() if m["kind"] == "eval")
+    assert seen == pytest.approx(total, rel=1e-6), "the model that was loaded anew"
+    folder = str(trained.folder / "logs" / "tensorboard")
+    found = board.EventAccumulator(folder, size_guidance={board.HISTOGRAMS: 0}).Reload()
+    assert [event.step for event in found.Scalars("train/loss")] == [m["step"] for m in records]
+    name = found.Tags()["histograms"][0]
+    drawn = [event.step for event in found.Histograms(name)]
+    assert drawn == sorted(set(drawn))
+    assert set(drawn) <= {3, 6, 9, 12}
+
+
 def test_a_changed_batch_size_trains_each_row_of_the_epoch_once(small_run):
     small_run.train("--num_train_epochs", "1", "--save_steps", "1", stop_after=2)
     again = small_run.train(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_tensorboard_shows_what_the_run_logs_also_after_a_stop(small_run):
     ):
         assert points(folder, shown) == pytest.approx(logged(again, kind, name), rel=1e-5)
     known = read_tracker_ids(first.folder)
-    assert known == {"tensorboard": {"id": "out", "place": str(folder)}}
+    assert (known["tensorboard"]["id"], known["tensorboard"]["place"]) == ("out", str(folder))
     assert f"tensorboard: {folder}" in first.screen.said
 
 
@@ -108,6 +108,35 @@ def test_a_tracker_that_fails_stops_nothing(small_run, monkeypatch: pytest.Monke
     recorded = [n["asked"] for n in run.manifest()["notices"] if n["setting"] == "report_to"]
     assert sorted(recorded) == ["mlflow", "wandb"]
     assert len(points(run.folder / "logs" / "tensorboard", "train/loss")) == 8
+
+
+class Memory(TensorBoard):
+    """A tracker that can't take anything back, and remembers the steps of `train/loss`."""
+
+    rewinds = False
+    steps: ClassVar[list[int]] = []
+
+    def open(self, run: Any) -> Opened:
+        return Opened("id", "here")
+
+    def log(self, step: int, metrics: Any) -> None:
+        self.steps.extend([step] if "train/loss" in metrics else [])
+
+    def close(self, *, failed: bool) -> None:
+        pass
+
+
+def test_no_step_is_shown_twice_however_often_a_run_is_stopped(
+    small_run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watching, "TRACKERS", {"tensorboard": Known(Memory, "json", "board")})
+    settings = {"report_to": "tensorboard", "save_steps": 2}
+    first = small_run.train(stop_after=6, **settings)
+    again = ("--resume_from_checkpoint", str(first.folder / "checkpoints/step-000002"))
+    # The second part ends behind what the first had shown already.
+    small_run.train(*again, stop_after=3, **settings)
+    small_run.train(*again, **settings)
+    assert Memory.steps == list(range(1, 9))
 
 
 def test_an_unknown_tracker(small_run):

@@ -1,7 +1,7 @@
 """All that watches a run: the screen, the run's files, the trackers, and the user's callbacks.
 
-Which run of a tracker this is stands in trackers.json of the run's folder, so that a run that goes
-on after a stop goes on there too.
+Which run of a tracker this is stands in trackers.json of the run's folder, with the last steps that
+it was shown before this start, so that a run that goes on after a stop goes on there too.
 """
 
 from __future__ import annotations
@@ -147,10 +147,13 @@ def build_trackers(
     if settings.logging_dir is not None:
         logs = Path(settings.logging_dir).expanduser() / name
     known = read_tracker_ids(folder)
-    shown = _last_steps(folder / METRICS)
+    # To one that joins a run which goes on, all that comes is new.
+    shown = {
+        tracker: _last_steps(folder / METRICS, entry["shown"]) for tracker, entry in known.items()
+    }
 
     def remember(tracker: str, opened: Opened) -> None:
-        known[tracker] = asdict(opened)
+        known[tracker] = asdict(opened) | {"shown": shown.get(tracker, {})}
         write_json(folder / TRACKER_IDS, redact_json(known))
 
     def observer(tracker: str) -> TrackerObserver:
@@ -167,8 +170,7 @@ def build_trackers(
             TRACKERS[tracker].build(),
             run,
             Listeners(say, tell, remember),
-            # To one that joins a run which goes on, all that comes is new.
-            {} if earlier is None else shown,
+            shown.get(tracker),
         )
 
     return tuple(observer(tracker) for tracker in settings.trackers)
@@ -180,14 +182,20 @@ def flat_settings(config: RunConfig) -> dict[str, Any]:
     return {name: value for section in sections for name, value in section.items()}
 
 
-def read_tracker_ids(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the ids of a run by tracker, and the places where it is seen; none for a new run."""
+def read_tracker_ids(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known of a run by tracker; nothing for a new run.
+
+    Returns:
+        `id`, `place` where it is seen, and `shown`: the last step by kind of record that the
+        tracker had been shown when it was opened last.
+    """
     path = folder / TRACKER_IDS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _last_steps(metrics: Path) -> Mapping[str, int]:
-    last: dict[str, int] = {}
+def _last_steps(metrics: Path, before: Mapping[str, int]) -> dict[str, int]:
+    """Return the last step of each kind of record, where some were cut off since `before`."""
+    last = dict(before)
     for record in read_metrics(metrics):
         last[record["kind"]] = max(record["step"], last.get(record["kind"], -1))
     return last
