@@ -13,7 +13,7 @@ import pytest
 
 from luthier.core import lock
 from luthier.core.errors import RunError
-from luthier.core.lock import LOCK, locked_folder
+from luthier.core.lock import LOCK, is_locked, locked_folder
 
 HOLD = r"""
 import os, sys, time
@@ -110,3 +110,59 @@ def test_a_file_system_without_locks_is_said(
     with locked_folder(tmp_path, said.append):
         pass
     assert "has no locks" in said[0]
+
+
+def test_a_lock_is_seen_from_outside_as_long_as_its_process_lives(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    process = hold(tmp_path)
+    try:
+        wait_for(process, "held")
+        assert is_locked(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / LOCK).exists()
+    assert not is_locked(tmp_path)
+    (tmp_path / LOCK).chmod(0o444)
+    assert not is_locked(tmp_path)
+
+
+def test_asking_leaves_the_lock_free(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("{}")
+    assert not is_locked(tmp_path)
+    with locked_folder(tmp_path, lambda line: None):
+        assert is_locked(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_asks_at_the_same_moment_does_not_keep_a_run_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, tries = lock._take, []
+
+    def busy_once(descriptor: int) -> None:
+        tries.append(descriptor)
+        if len(tries) == 1:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        take(descriptor)
+
+    monkeypatch.setattr(lock, "_take", busy_once)
+    with locked_folder(tmp_path, print):
+        assert len(tries) == 2
+
+
+def test_where_there_are_no_locks_the_file_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_take", refuse)
+    assert not is_locked(tmp_path)
+    (tmp_path / LOCK).write_text("{}")
+    assert is_locked(tmp_path)
+
+
+def test_a_lock_that_can_not_be_opened_counts_as_held(tmp_path: Path) -> None:
+    (tmp_path / LOCK).symlink_to(LOCK)  # Around in a circle.
+    assert is_locked(tmp_path)

@@ -6,11 +6,13 @@ says (who, since when) is for messages alone; found without a lock, it tells of 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,6 +23,8 @@ from luthier.core.errors import RunError
 LOCK = ".luthier-lock"
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_TRIES = 3
+_BETWEEN_TRIES_S = 0.02
 _held: set[int] = set()
 
 
@@ -47,11 +51,33 @@ def locked_folder(folder: Path, say: Callable[[str], None]) -> Generator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder; nothing is written.
+
+    Where the file system has no locks, or the lock file can't be opened, the file itself counts.
+    """
+    path = folder / LOCK
+    try:
+        # Some file systems lock only what is open for writing.
+        descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        _take(descriptor)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)  # This lets go of the lock, too.
+    return False
+
+
 def _open(path: Path, say: Callable[[str], None]) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _take(descriptor)
+            _take_patiently(descriptor)
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 say(f"{path.parent}: this file system has no locks; start no second run here")
@@ -70,6 +96,15 @@ def _open(path: Path, say: Callable[[str], None]) -> int:
     if os.fstat(descriptor).st_size:
         say(f"The process that trained here died ({_holder(path)}): its lock is taken over")
     return descriptor
+
+
+def _take_patiently(descriptor: int) -> None:
+    # Whoever asks `is_locked` about a dead process's lock holds it for a moment.
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(BlockingIOError, PermissionError):
+            return _take(descriptor)
+        time.sleep(_BETWEEN_TRIES_S)
+    return _take(descriptor)
 
 
 def _take(descriptor: int) -> None:

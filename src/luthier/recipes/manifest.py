@@ -60,6 +60,8 @@ def describe_run(
         "working_folder": str(Path.cwd()),
         "command": list(command),
         "settings_sha256": hash_json(settings_of(config)),
+        # As in run.yaml, which takes a hundred times as long to read: for lists of many runs.
+        "settings": settings_of(config),
         "seed": config.run.seed,
         "data": dict(data),
         **cleaned,
