@@ -13,7 +13,7 @@ import pytest
 
 from luthier.core import lock
 from luthier.core.errors import RunError
-from luthier.core.lock import LOCK, is_locked, locked_folder
+from luthier.core.lock import LOCK, is_locked, lock_holder, locked_folder
 
 HOLD = r"""
 import os, sys, time
@@ -118,6 +118,7 @@ def test_a_lock_is_seen_from_outside_as_long_as_its_process_lives(tmp_path: Path
     try:
         wait_for(process, "held")
         assert is_locked(tmp_path)
+        assert lock_holder(tmp_path).startswith(f"process {process.pid} on ")
     finally:
         process.kill()
         process.wait()

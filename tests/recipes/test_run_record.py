@@ -106,6 +106,20 @@ def test_the_length_of_a_run_is_what_is_known_of_it(make_run: MakeRun) -> None:
     assert length("not begun", None, False, []) is None
 
 
+def test_the_pace_is_that_of_the_newest_start(make_run: MakeRun) -> None:
+    def pace(name: str, *clock: tuple[int, float]) -> float | None:
+        metrics = [
+            {"kind": "train", "step": s, "elapsed_seconds": t, "seconds_per_step": 9.0}
+            for s, t in clock
+        ]
+        return read_run(make_run(name, metrics_jsonl=lines(metrics))).seconds_per_step
+
+    assert pace("one piece", (2, 4.0), (4, 6.0), (6, 8.0)) == 1.0
+    assert pace("went on", (2, 40.0), (4, 80.0), (6, 8.0), (10, 10.0)) == 0.5
+    assert pace("one line", (2, 40.0), (4, 8.0)) == 9.0
+    assert pace("none") is None
+
+
 def test_a_torn_last_line_is_not_read(make_run: MakeRun) -> None:
     torn = '{"kind": "train", "step": 6, "lo'
     run = read_run(

@@ -246,6 +246,34 @@ def checkpoints(
 
 
 @app.command()
+def runs(
+    folder: Annotated[str, typer.Argument(help="Searched at any depth.")] = ".",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="'learning_rate>1e-4': any setting or metric; = != < <= > >=."),
+    ] = None,
+    sort: Annotated[str, typer.Option(help="By this name; -NAME: the largest first.")] = "-started",
+    columns: Annotated[str | None, typer.Option(help="Names, by commas.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows that are shown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List runs, for example: luthier runs output --where stage=dpo --sort best_eval_loss."""
+    from luthier.cli.runs import run
+
+    run(folder, where=where or (), sort=sort, columns=columns, limit=limit, as_json=as_json)
+
+
+@app.command()
+def watch(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="Output folder of a run.")],
+) -> None:
+    """Follow a run from another terminal; it exits with 0, 75 (stopped) or 1 (broken off)."""
+    from luthier.cli.watch import run
+
+    run(run_folder)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For bug reports.")] = False,
 ) -> None:

@@ -73,6 +73,11 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def lock_holder(folder: Path) -> str:
+    """Return what the lock file of a folder says of who holds it, or held it."""
+    return _holder(folder / LOCK)
+
+
 def _open(path: Path, say: Callable[[str], None]) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from luthier.core.errors import RunError
 from luthier.core.lock import is_locked
-from luthier.engine.metrics_file import read_metrics
+from luthier.recipes.growing_lines import GrowingLines, Record
 
 RUN_YAML = "run.yaml"
 MANIFEST = "manifest.json"
@@ -28,8 +28,7 @@ SAMPLES = "samples.jsonl"
 
 State = Literal["running", "finished", "stopped", "broken off"]
 
-Record = Mapping[str, Any]
-
+_NO_FOLDER = "there is no such folder"
 _NO_RUNS_IN = frozenset({"checkpoints", "evaluations", "lr-find"})
 
 
@@ -125,6 +124,24 @@ class RunRecord:
         return float(earlier + self.outcome.get("seconds", logged))
 
     @property
+    def seconds_per_step(self) -> float | None:
+        """Mean time of a step since the newest start, validations and all; None before the first.
+
+        Each start of a run counts its `elapsed_seconds` from 0.
+        """
+        records = [record for record in self.train if "elapsed_seconds" in record]
+        if not records:
+            return None
+        clock = [record["elapsed_seconds"] for record in records]
+        first = len(records) - 1
+        while first and clock[first - 1] < clock[first]:
+            first -= 1
+        steps = records[-1]["step"] - records[first]["step"]
+        if not steps:
+            return records[-1].get("seconds_per_step")
+        return (clock[-1] - clock[first]) / steps
+
+    @property
     def started(self) -> str | None:
         """When the run began first, as ISO 8601 in UTC; None where no manifest says it."""
         parts = [*self.manifest.get("earlier", ()), self.manifest]
@@ -143,46 +160,50 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         RunError: There is no run here, or a file of it is damaged.
     """
-    if not (folder / RUN_YAML).is_file():
-        found = "this folder holds no run" if folder.is_dir() else "there is no such folder"
-        raise RunError(
-            f"{found}: {RUN_YAML} is missing" if folder.is_dir() else found,
-            where=str(folder),
-            mend="Name the output_dir of a run; `luthier runs FOLDER` lists those below a folder.",
+    return RunReader(folder).read()
+
+
+class RunReader:
+    """Reads a run's folder again and again; of the files that grow, only what is new."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._metrics = GrowingLines(folder / METRICS)
+        self._events = GrowingLines(folder / EVENTS)
+        self._samples = GrowingLines(folder / SAMPLES)
+
+    def read(self) -> RunRecord:
+        """Return the run as it is now.
+
+        Raises:
+            RunError: As `read_run`.
+        """
+        folder = self._folder
+        if not (folder / RUN_YAML).is_file():
+            is_there = folder.is_dir()
+            raise RunError(
+                f"this folder holds no run: {RUN_YAML} is missing" if is_there else _NO_FOLDER,
+                where=str(folder),
+                mend="Name the output_dir of a run; `luthier runs FOLDER` lists those below it.",
+            )
+        # The lock first: a run that ends meanwhile has written everything before it lets go.
+        is_running = is_locked(folder)
+        manifest = _read_manifest(folder / MANIFEST)
+        by_kind: dict[str, list[Record]] = {}
+        for record in self._metrics.read():
+            by_kind.setdefault(record.get("kind", ""), []).append(record)
+        return RunRecord(
+            folder=folder,
+            settings=manifest.get("settings") or _read_settings(folder / RUN_YAML),
+            manifest=manifest,
+            train=tuple(by_kind.get("train", ())),
+            evaluations=tuple(by_kind.get("eval", ())),
+            saves=tuple(by_kind.get("save", ())),
+            samplings=tuple(by_kind.get("sample", ())),
+            events=tuple(self._events.read()),
+            samples=tuple(self._samples.read()),
+            state="running" if is_running else _state_at_rest(manifest),
         )
-    manifest = _read_manifest(folder / MANIFEST)
-    metrics = read_metrics(folder / METRICS)
-
-    def of_kind(kind: str) -> tuple[Record, ...]:
-        return tuple(record for record in metrics if record.get("kind") == kind)
-
-    return RunRecord(
-        folder=folder,
-        settings=manifest.get("settings") or _read_settings(folder / RUN_YAML),
-        manifest=manifest,
-        train=of_kind("train"),
-        evaluations=of_kind("eval"),
-        saves=of_kind("save"),
-        samplings=of_kind("sample"),
-        events=tuple(_read_lines(folder / EVENTS)),
-        samples=tuple(_read_lines(folder / SAMPLES)),
-        state=state_of(folder, manifest),
-    )
-
-
-def state_of(folder: Path, manifest: Record) -> State:
-    """Return how a run stands: by who holds the lock of its folder, and by its manifest.
-
-    Args:
-        folder: The run's.
-        manifest: What stands in its manifest.json; empty where there is none.
-    """
-    if is_locked(folder):
-        return "running"
-    outcome = manifest.get("outcome")
-    if outcome is None:
-        return "broken off"
-    return "finished" if outcome.get("finished") else "stopped"
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -193,7 +214,7 @@ def find_runs(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise RunError(
-            "there is no such folder",
+            _NO_FOLDER,
             where=str(folder),
             mend="Name a folder that has the output_dir of runs in it.",
         )
@@ -246,20 +267,8 @@ def _read_settings(path: Path) -> dict[str, dict[str, Any]]:
     return sections | ({"run": {**flat, **sections.get("run", {})}} if flat else {})
 
 
-def _read_lines(path: Path) -> Iterator[Record]:
-    """Yield the records of a JSON-lines file that may still be written to; none if it is absent."""
-    if not path.exists():
-        return
-    *whole, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(whole, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise RunError(
-                "this line is no record",
-                where=f"{path}:{number}",
-                mend="Remove the line; nothing but what is shown depends on it.",
-            )
-        yield record
+def _state_at_rest(manifest: Record) -> State:
+    outcome = manifest.get("outcome")
+    if outcome is None:
+        return "broken off"
+    return "finished" if outcome.get("finished") else "stopped"
