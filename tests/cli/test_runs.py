@@ -71,6 +71,7 @@ def test_conditions_order_columns_and_limit(runs_folder: Path, capture: Any) -> 
     assert head == ["name", "learning_rate", "max_steps"]
     assert rows == [["two", "0.0002", "-"], ["one", "0.0001", "-"]]
     out.truncate(0)
+    out.seek(0)
     show(runs_folder, limit=1, columns="name")
     assert out.getvalue().split() == ["name", "three", *"2 more; --limit shows them.".split()]
 

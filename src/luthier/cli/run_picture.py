@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from luthier.cli.corpus_tables import VISIBLE
@@ -143,8 +144,10 @@ def _progress(run: RunRecord, width: int, silent_s: float) -> RenderableType:
     if run.state == "running" and pace is not None:
         left = max(0.0, (length - run.step) * pace - silent_s)
         parts.append(f"about {format_seconds(left)} left")
-    bar = ProgressBar(total=max(length, 1), completed=run.step, width=min(40, width))
-    return Group(bar, Text(", ".join(parts)))
+    bar = ProgressBar(total=max(length, 1), completed=run.step, width=max(8, min(40, width - 40)))
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_row(bar, Text(", ".join(parts)))
+    return line
 
 
 def _best(run: RunRecord) -> str:

@@ -26,10 +26,10 @@ COLUMNS = (
     *("tokens_per_second", "seconds", "started"),
 )
 _TITLES = {
-    "best_eval_loss": "best eval loss",
+    "best_eval_loss": "best eval",
     "tokens_per_second": "tokens/s",
     "seconds": "time",
-    "started": "started (UTC)",
+    "started": "started, UTC",
 }
 _STYLES = {"running": "cyan", "finished": "green", "stopped": "yellow", "broken off": "red"}
 _WORDS = frozenset({"name", "state", "stage", "model", "started"})
@@ -123,7 +123,7 @@ def cell(run: ListedRun, name: str) -> str:
 
 
 def _table(runs: Sequence[ListedRun], columns: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for name in columns:
         words = name in _WORDS or any(isinstance(run.get(name), str) for run in runs)
         justify = "left" if words else "right"
