@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from luthier.core.errors import RunError
 
@@ -53,7 +54,7 @@ class GrowingLines:
 
     def _parse(self, line: bytes) -> Record:
         try:
-            record: Any = json.loads(line)
+            record: Any = orjson.loads(line)
         except ValueError:
             record = None
         if not isinstance(record, dict) or "step" not in record:
