@@ -36,11 +36,15 @@ EVALUATIONS = [
 
 
 def a_run(**parts: Any) -> RunRecord:
-    empty = dict.fromkeys(("train", "evaluations", "saves", "samplings", "events", "samples"), ())
-    settings = {"run": {"stage": "sft"}, "training": {"num_train_epochs": 2.0}}
-    given: dict[str, Any] = {"folder": Path("out"), "settings": settings, "manifest": {}, **empty}
-    made = {n: tuple(v) if isinstance(v, list) else v for n, v in parts.items()}
-    return RunRecord(**given | {"state": "running"} | made)
+    kinds = ("train", "evaluations", "saves", "samplings", "events", "samples")
+    given: dict[str, Any] = {
+        "folder": Path("out"),
+        "settings": {"run": {"stage": "sft"}, "training": {"num_train_epochs": 2.0}},
+        "manifest": {},
+        "state": "running",
+        **{kind: tuple(parts.pop(kind, ())) for kind in kinds},
+    }
+    return RunRecord(**{**given, **parts})
 
 
 def drawn(run: RunRecord, width: int = 100, silent_s: float = 0.0) -> list[str]:

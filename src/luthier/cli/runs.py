@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from luthier.cli.run_picture import STYLES
 from luthier.cli.terminal import console
 from luthier.core.errors import SettingsError
 from luthier.core.units import format_count, format_seconds
@@ -31,7 +32,6 @@ _TITLES = {
     "seconds": "time",
     "started": "started, UTC",
 }
-_STYLES = {"running": "cyan", "finished": "green", "stopped": "yellow", "broken off": "red"}
 _WORDS = frozenset({"name", "state", "stage", "model", "started"})
 
 
@@ -129,7 +129,7 @@ def _table(runs: Sequence[ListedRun], columns: Sequence[str]) -> Table:
         justify = "left" if words else "right"
         table.add_column(_TITLES.get(name, name), justify=justify, overflow="fold")
     for one in runs:
-        style = _STYLES[one.facts["state"]]
+        style = STYLES[one.facts["state"]]
         cells = [Text(cell(one, n), style=style if n == "state" else "") for n in columns]
         table.add_row(*cells)
     return table
