@@ -16,7 +16,7 @@ import pytest
 from luthier.cli import lr_find
 from luthier.cli.lr_find import curve_lines, print_found, read_range
 from luthier.cli.terminal import INTERRUPTED, Stopped
-from luthier.core.errors import MissingExtraError, SettingsError
+from luthier.core.errors import SettingsError
 from luthier.engine.lr_suggestion import RangeCurve, Suggestion, smooth, suggest
 from luthier.recipes import lr_find as recipe
 from luthier.recipes.lr_find import FoundRate
@@ -153,16 +153,6 @@ def test_without_a_curve_there_is_no_chart(capture: Any, tmp_path: Path):
     )
     assert "There is no curve" in out.getvalue()
     assert "│" not in out.getvalue()
-
-
-def test_a_missing_page_is_named_with_its_mend(capture: Any, tmp_path: Path):
-    missing = MissingExtraError.of("plotly", "report", "the page of lr-find")
-    out = capture(lr_find)
-    print_found(found_rate(tmp_path, missing_page=missing))
-    text = out.getvalue()
-    assert "lr_find.html" not in text
-    assert "note  the page of lr-find needs the package plotly" in text
-    assert "pip install 'luthier[report]'" in text
 
 
 @pytest.fixture

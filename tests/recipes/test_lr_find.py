@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from luthier.core.errors import MissingExtraError, RunError, SettingsError
+from luthier.core.errors import RunError, SettingsError
 from luthier.engine.lr_range import exponential_rates
 from luthier.recipes import lr_find
 from luthier.recipes.lr_find import FoundRate, find_learning_rate, settle_steps
@@ -87,19 +87,18 @@ def test_it_leaves_a_run_that_is_there_as_it_is(small_run: Any, recorder: Any):
 def test_a_repeat_takes_the_place_of_the_earlier_one(
     small_run: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    first = find(small_run.config(), recorder)
+    find(small_run.config(), recorder)
 
     def no_page(record: dict[str, Any]) -> str:
-        raise MissingExtraError.of("plotly", "report", "the page of lr-find")
+        raise OSError("no room")
 
     monkeypatch.setattr(lr_find, "lr_page", no_page)
-    second = find(small_run.config(), recorder, num_steps=20)
-    assert first.missing_page is None
-    assert second.missing_page is not None
-    assert "pip install 'luthier[report]'" in str(second.missing_page)
+    with pytest.raises(OSError, match="no room"):
+        find(small_run.config(), recorder, num_steps=20)
+    folder = small_run.folder / "out" / "lr-find"
     # A page of the earlier one beside the new numbers would tell something else.
-    assert files(second.folder) == ["lr_find.json"]
-    assert json.loads((second.folder / "lr_find.json").read_text("utf-8"))["num_steps"] == 20
+    assert files(folder) == ["lr_find.json"]
+    assert json.loads((folder / "lr_find.json").read_text("utf-8"))["num_steps"] == 20
 
 
 def test_two_tests_are_the_same_to_the_last_bit(small_run: Any, recorder: Any):

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import json
 import math
 import re
-import sys
 from html.parser import HTMLParser
 from typing import Any, get_args
 
 import pytest
 
-from luthier.core.errors import MissingExtraError
 from luthier.engine.lr_range import End
 from luthier.engine.lr_suggestion import Verdict
 from luthier.report.lr_page import lr_page, shown, verdict
@@ -116,20 +113,7 @@ def test_every_end_has_words(name: str):
     assert re.search("[\u4e00-\u9fff]", say(f"lr_end_{name}").zh)
 
 
-def test_without_plotly_the_error_says_how_to_get_it(
-    record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    message = r"the page of lr-find needs .* plotly, .*\n.*pip install 'luthier\[report\]'"
-    with pytest.raises(MissingExtraError, match=message):
-        lr_page(record)
-
-
 class TestPage:
-    @pytest.fixture(autouse=True)
-    def _plotly(self) -> None:
-        pytest.importorskip("plotly", reason="the page needs luthier[report]")
-
     def test_the_suggestion_is_the_heading_in_both_languages(self, record: dict[str, Any]):
         page = Page(lr_page(record))
         assert "Suggested: learning_rate 4.0e-4" in page.headings
@@ -180,8 +164,3 @@ class TestPage:
 
 def digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def test_plotly_is_not_loaded_before_it_is_needed():
-    module = importlib.import_module("luthier.report.lr_page")
-    assert not hasattr(module, "plotly")

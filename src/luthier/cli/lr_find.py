@@ -124,12 +124,9 @@ def print_found(found: FoundRate) -> None:
         console.print(_choices(found))
         line = f"learning_rate: {shown(suggestion.rate)}"
         console.print(Text.assemble("\nfor the settings file   ", (line, "bold green")))
-    for name in (JSON, PAGE)[: 1 if found.missing_page else 2]:
+    for name in (JSON, PAGE):
         path = str(found.folder / name)
         console.print(f"  written {path}", markup=False, highlight=False, soft_wrap=True)
-    if found.missing_page:
-        told = f"{found.missing_page.problem}. {found.missing_page.mend}"
-        console.print(f"[yellow]note[/]  {escape(told)}", soft_wrap=True)
     console.print(f"[dim]It took {format_seconds(found.seconds)}.[/]")
 
 

@@ -1,8 +1,7 @@
 """`luthier lr-find`: a range test on a run's own rows, optimiser and precision, and what it found.
 
-Comes in: the settings of a run. Goes out: `lr-find/` in its output_dir, with the curve as JSON and,
-where plotly is installed, as a page. Nothing else is written there, and a run that is there already
-is left as it is.
+Comes in: the settings of a run. Goes out: `lr-find/` in its output_dir, with the curve as JSON and
+as a page. Nothing else is written there, and a run that is there already is left as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from luthier.batches.loading import worker_errors
 from luthier.contracts.notice import Notice
 from luthier.contracts.training import StopRequest
 from luthier.core.clock import now
-from luthier.core.errors import MissingExtraError
 from luthier.core.files import write_json, write_text
 from luthier.core.lock import locked_folder
 from luthier.engine.lr_range import End, RangeWatch, find_range
@@ -62,7 +60,6 @@ class FoundRate:
     Attributes:
         folder: Where it is written.
         num_steps: Steps of the whole test; `curve` is shorter if it ended early.
-        missing_page: Why there is no page; None if there is one.
     """
 
     folder: Path
@@ -72,7 +69,6 @@ class FoundRate:
     end: End
     num_steps: int
     seconds: float
-    missing_page: MissingExtraError | None = None
 
     def words(self) -> tuple[str, str]:
         """Return how sure the suggestion is or why there is none, and how the test ended."""
@@ -217,8 +213,5 @@ def _write(found: FoundRate, asked: dict[str, Any]) -> FoundRate:
     page = found.folder / PAGE
     page.unlink(missing_ok=True)
     write_json(found.folder / JSON, record)
-    try:
-        write_text(page, lr_page(record))
-    except MissingExtraError as missing:
-        return replace(found, missing_page=missing)
+    write_text(page, lr_page(record))
     return found

@@ -7,25 +7,19 @@ shown but counts by kind; that the examples' texts are safe to show is the calle
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from luthier.report import attrition, contents, markdown
 from luthier.report.attrition import Samples
 from luthier.report.concerns import concerns
 from luthier.report.division import division
+from luthier.report.page import environment, render_page
 from luthier.report.recipe import COMMAND, settings_yaml
-from luthier.report.shown_text import one_line, visible
 from luthier.report.sources import sources
-from luthier.report.words import NO_BREAK, Text, about, name_of, number, say, share
+from luthier.report.words import NO_BREAK, Text, about, moment, name_of, number, say, share
 
 _MOST_LANGUAGES = 3
 
@@ -48,7 +42,7 @@ def data_card(manifest: Mapping[str, Any], samples: Samples) -> Card:
             `score`, `matched_id`, `text` and `matched_text`; their texts must be safe to show.
     """
     facts = _facts(manifest, samples)
-    return Card(_page().render(facts), _markdown().render(facts))
+    return Card(render_page("data_card.html.jinja", facts), _markdown().render(facts))
 
 
 def _facts(manifest: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
@@ -56,7 +50,7 @@ def _facts(manifest: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
     statistics: Mapping[str, Any] = manifest.get("statistics") or {}
     return {
         "name": _name(manifest),
-        "created": _moment(manifest.get("created")),
+        "created": moment(manifest.get("created")),
         "manifest": manifest,
         "rows_in": (rows_in := attrition.num_rows_in(manifest)),
         "rows_left": (rows_left := attrition.num_rows_left(manifest)),
@@ -90,19 +84,6 @@ def _name(manifest: Mapping[str, Any]) -> Text:
     return say("and_more", names=first, num=number(len(names) - 1)) if names[1:] else first
 
 
-def _moment(iso_time: str | None) -> str | None:
-    """Return a time as people read it; in UTC where it names a zone."""
-    if iso_time is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(iso_time)
-    except ValueError:
-        return iso_time
-    if moment.tzinfo is None:
-        return f"{moment:%Y-%m-%d %H:%M}"
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def _summary(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> Text:
     rows_in, rows_left = attrition.num_rows_in(manifest), attrition.num_rows_left(manifest)
     sentence = say("came_in_one" if rows_in == 1 else "came_in", num=number(rows_in))
@@ -120,46 +101,8 @@ def _summary(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> Text
     return sentence + say("summary_end")
 
 
-_SHARED: Mapping[str, Callable[..., Any]] = {
-    "about": about,
-    "number": number,
-    "one_line": one_line,
-    "say": say,
-    "share": share,
-    "code": markdown.code,
-    "both": markdown.both,
-    "block": markdown.block,
-}
-
-
-def _environment(finalize: Callable[[Any], Any], *, autoescape: bool) -> Environment:
-    found = Environment(
-        loader=PackageLoader("luthier.report"),
-        autoescape=autoescape,
-        finalize=finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.globals.update(_SHARED)
-    return found
-
-
-def _shown(value: Any) -> Any:
-    """Make what is printed into the page visible, whatever it is and wherever it comes from."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-@functools.cache
-def _page() -> Any:
-    found = _environment(_shown, autoescape=True)
-    script = found.get_template("language.js").render()
-    # The page lets this one script run, and none that data might bring in.
-    digest = hashlib.sha256(script.encode()).digest()
-    own = {"script": Markup(script), "script_hash": base64.b64encode(digest).decode()}
-    return found.get_template("data_card.html.jinja", globals=own)
-
-
 @functools.cache
 def _markdown() -> Any:
-    return _environment(markdown.escape, autoescape=False).get_template("data_card.md.jinja")
+    found = environment(markdown.escape, autoescape=False)
+    own = {"code": markdown.code, "both": markdown.both, "block": markdown.block}
+    return found.get_template("data_card.md.jinja", globals=own)

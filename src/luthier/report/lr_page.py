@@ -1,27 +1,20 @@
 """The page of a learning-rate range test: its curve and what it suggests, in English and Chinese.
 
 In: the record that `luthier lr-find` writes as JSON. Out: one HTML file that asks nothing of the
-network: plotly's JavaScript is in it.
+network.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import math
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from luthier.core.errors import MissingExtraError
+from luthier.report.charts import Figure, both, css, curves, line
+from luthier.report.page import render_page
 from luthier.report.words import Text, say
 
-_POINT, _LINE, _MARK = "#8a94a6", "#2f6fdf", "#c2410c"
-_GREY = "rgba(128,128,128,0.25)"
+_POINT, _LINE, _MARK = "--c7", "--c1", "--c2"
 
 
 def lr_page(record: Mapping[str, Any]) -> str:
@@ -29,13 +22,9 @@ def lr_page(record: Mapping[str, Any]) -> str:
 
     Args:
         record: What stands in its lr_find.json (`recipes/lr_find.py`).
-
-    Raises:
-        MissingExtraError: plotly is not installed.
     """
-    figure = Markup(_figure(record).replace("<", "\\u003c"))
-    facts = {"record": record, "verdict": verdict(record), "figure": figure, "shown": shown}
-    return _page().render(facts)
+    facts = {"record": record, "verdict": verdict(record), "shown": shown}
+    return render_page("lr_find.html.jinja", facts, {"chart": _figure(record)})
 
 
 def verdict(record: Mapping[str, Any]) -> Text:
@@ -65,53 +54,27 @@ def shown(rate: float) -> str:
     return f"{digits}e{int(power)}"
 
 
-def _figure(record: Mapping[str, Any]) -> str:
-    """Return the chart as JSON for plotly."""
-    try:
-        go: Any = import_module("plotly.graph_objects")
-    except ImportError:
-        raise MissingExtraError.of("plotly", "report", "the page of lr-find") from None
+def _figure(record: Mapping[str, Any]) -> Figure:
     measured, smoothed = record["curve"], record["smoothed"]
-    chart = go.Figure()
-    chart.add_scatter(
-        x=measured["learning_rate"],
-        y=measured["loss"],
-        mode="markers",
-        marker={"color": _POINT, "size": 5},
-        name="loss 损失",
-    )
-    chart.add_scatter(
-        x=smoothed["learning_rate"],
-        y=smoothed["loss"],
-        mode="lines",
-        line={"color": _LINE, "width": 2.5},
-        name="smoothed 平滑",
-    )
-    if record["suggestion"] is not None:
-        chart.add_vline(x=record["suggestion"], line={"color": _MARK, "dash": "dash"})
+    points = line(measured["learning_rate"], measured["loss"], say("lr_loss"), _POINT)
+    points |= {"mode": "markers", "marker": {"color": css(_POINT), "size": 5}}
+    curve = line(smoothed["learning_rate"], smoothed["loss"], say("lr_smoothed"), _LINE)
+    chart = curves([points, curve], both(say("lr_rate")))
+    layout = chart["layout"]
+    layout["xaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    layout["yaxis"] |= {"range": _loss_range(record), "title": {"text": both(say("lr_loss"))}}
+    rate = record["suggestion"]
+    if rate is not None:
+        mark: dict[str, Any] = {"yref": "paper", "xref": "x"}
+        dashed = {"color": css(_MARK), "dash": "dash"}
+        layout["shapes"] = [
+            mark | {"type": "line", "x0": rate, "x1": rate, "y0": 0, "y1": 1, "line": dashed}
+        ]
         # On a logarithmic axis a line stands at the rate, and a text at the rate's logarithm.
-        chart.add_annotation(
-            x=math.log10(record["suggestion"]),
-            y=1.0,
-            yref="paper",
-            yanchor="bottom",
-            text=shown(record["suggestion"]),
-            font={"color": _MARK},
-            showarrow=False,
-        )
-    axis = {"gridcolor": _GREY, "zerolinecolor": _GREY}
-    chart.update_layout(
-        template=None,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#808080", "family": "system-ui, sans-serif"},
-        margin={"l": 56, "r": 16, "t": 40, "b": 56},
-        legend={"orientation": "h", "y": 1.12},
-        xaxis={"type": "log", "exponentformat": "power", "dtick": 1, **axis}
-        | {"title": {"text": "learning rate 学习率"}},
-        yaxis={"range": _loss_range(record), "title": {"text": "loss 损失"}, **axis},
-    )
-    return chart.to_json()
+        at = {"x": math.log10(rate), "y": 1.0, "xanchor": "left", "yanchor": "top"}
+        words = {"text": shown(rate), "font": {"color": css(_MARK)}, "showarrow": False}
+        layout["annotations"] = [mark | at | words]
+    return chart
 
 
 def _loss_range(record: Mapping[str, Any]) -> list[float] | None:
@@ -123,29 +86,3 @@ def _loss_range(record: Mapping[str, Any]) -> list[float] | None:
     room = max(start - low, 0.05 * abs(start))
     high = max(start, min(max(points), start + 1.5 * room))
     return [low - 0.1 * room, high + 0.1 * room]
-
-
-@functools.cache
-def _page() -> Any:
-    offline: Any = import_module("plotly.offline")
-    found = Environment(
-        loader=PackageLoader("luthier.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scripts = {
-        "language": found.get_template("language.js").render(),
-        "plotly": offline.get_plotlyjs(),
-        "draw": found.get_template("lr_find.js").render(),
-    }
-    # The page lets these scripts run, and none else.
-    hashes = {name: _digest(script) for name, script in scripts.items()}
-    marked = {name: Markup(script) for name, script in scripts.items()}
-    own = {"say": say, "scripts": marked, "hashes": hashes}
-    return found.get_template("lr_find.html.jinja", globals=own)
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

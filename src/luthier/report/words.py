@@ -11,6 +11,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -111,6 +112,19 @@ def share(part: float, whole: float) -> str:
     elif text == "100.0 %":
         text = "> 99.9 %" if part < whole else "100 %"
     return text.replace(" ", NO_BREAK)
+
+
+def moment(iso_time: str | None) -> str | None:
+    """Return a time as people read it; in UTC where it names a zone."""
+    if iso_time is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(iso_time)
+    except ValueError:
+        return iso_time
+    if moment.tzinfo is None:
+        return f"{moment:%Y-%m-%d %H:%M}"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _filled(words: list[str], values: Mapping[str, str | Text]) -> Text:
