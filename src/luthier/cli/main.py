@@ -274,6 +274,28 @@ def watch(
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Folder of a run: the output_dir of `train`.")],
+    out: Annotated[str | None, typer.Option(help="The page; else report.html in it.")] = None,
+) -> None:
+    """Write the report of a run: one page with curves, data, samples and what made it."""
+    from luthier.cli import report as command
+
+    command.run(run, out=out)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Folders of two runs or more.")],
+    out: Annotated[str | None, typer.Option(help="Write a page, with curves.")] = None,
+) -> None:
+    """Show runs side by side: settings that differ, metrics, evaluations."""
+    from luthier.cli import report as command
+
+    command.compare(runs, out=out)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For bug reports.")] = False,
 ) -> None:

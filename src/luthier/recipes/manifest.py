@@ -30,7 +30,7 @@ from luthier.recipes.source_version import source_commit, source_diff, source_sh
 DIFF = "luthier.diff"
 """The file of a run's folder with the changes of luthier's source that no commit has."""
 
-_OF_THE_CORPUS = ("data_version", "key", "inputs", "packages")
+_OF_THE_CORPUS = ("data_version", "key", "inputs", "packages", "steps", "statistics")
 _OF_A_PART = (
     *("started", "ended", "command", "goes_on_from", "settings_sha256", "luthier", "outcome"),
 )
@@ -53,7 +53,9 @@ def describe_run(
         corpus: The manifest of the corpus that steps made of the files; None without steps.
     """
     device = choose_device()
-    cleaned = {} if corpus is None else {"corpus": {n: corpus[n] for n in _OF_THE_CORPUS}}
+    cleaned = (
+        {} if corpus is None else {"corpus": {n: corpus[n] for n in _OF_THE_CORPUS if n in corpus}}
+    )
     return {
         "luthier": describe_luthier(),
         "started": now(),

@@ -30,6 +30,7 @@ from luthier.models.load import check_model_path
 from luthier.recipes.callback_file import describe_callbacks, load_callbacks
 from luthier.recipes.events import EVENTS, EventFile
 from luthier.recipes.job import Job, build_job, model_writer
+from luthier.recipes.loss_rows import measure_after, measure_before
 from luthier.recipes.manifest import (
     describe_run,
     earlier_parts,
@@ -52,6 +53,7 @@ from luthier.recipes.run_folder import (
     replaces_earlier_run,
     write_run_yaml,
 )
+from luthier.recipes.run_report import RunReport
 from luthier.recipes.screen import Screen
 from luthier.recipes.stages import stage_of
 from luthier.recipes.watching import Watching, watched
@@ -121,7 +123,8 @@ def run_training(
     require_packages(config.tracking)
     callbacks = load_callbacks(config.run.callbacks)
     folder = open_run_folder(config)
-    with locked_folder(folder, screen.say), worker_errors(), memory_errors():
+    report = RunReport(folder, screen.notice)
+    with report.at_the_end(), locked_folder(folder, screen.say), worker_errors(), memory_errors():
         remove_unfinished(folder)
         checkpoint = find_checkpoint(config, folder, screen.say)
         job = build_job(config, folder, checkpoint, screen)
@@ -144,7 +147,9 @@ def run_training(
 
         split = stage_of(job.config).layout.split
         micro_batches = MicroBatches(split, max_positions, tell)
-        with watched(config, folder, callbacks, screen, tell) as watching:
+        if checkpoint is None:
+            measure_before(job, tell)
+        with watched(config, folder, callbacks, screen, report, tell) as watching:
             if config.run.trainer == "transformers":
                 progress = train_by_reference(job, watching.observers)
             else:
@@ -161,6 +166,7 @@ def run_training(
         result = TrainResult(folder, progress, evaluations, seconds, can_go_on, can_chat)
         if result.finished:
             save_final_model(job, folder)
+            measure_after(job, progress.step, tell)
         outcome = describe_outcome(folder, progress, result.last_eval, seconds)
         outcome |= {"max_positions": micro_batches.max_positions}
         write_manifest(folder, facts | {"ended": now(), "outcome": outcome})

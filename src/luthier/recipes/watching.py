@@ -95,6 +95,7 @@ def watched(
     folder: Path,
     callbacks: Sequence[NamedCallback],
     screen: Screen,
+    report: Observer,
     tell: Callable[[Notice], None],
 ) -> Generator[Watching]:
     """Yield those who watch a run, and let the trackers finish when the block is left.
@@ -104,11 +105,12 @@ def watched(
         folder: The run's.
         callbacks: The user's.
         screen: Shows the run.
+        report: Draws it from the files.
         tell: Told that a tracker was switched off.
     """
     trackers = build_trackers(config, folder, screen.say, tell)
     files = (MetricsFile(folder / METRICS), SamplesFile(folder / SAMPLES))
-    observers: tuple[Observer, ...] = (screen, *files, *trackers)
+    observers: tuple[Observer, ...] = (screen, *files, report, *trackers)
     with_callbacks = None
     if callbacks:
         settings = flat_settings(config)

@@ -170,15 +170,21 @@ def _arrow(first: Record, last: Record, name: str, form: str) -> str:
     return " → ".join("–" if end is None else form.format(end) for end in ends)
 
 
-def _speed(run: ReportedRun) -> Tile | None:
+def speed(run: ReportedRun) -> float | None:
+    """Return the tokens per second of training, over all of the run; None before the first."""
     seconds = sum(
         (value(record, "seconds_per_step") or 0.0) * num_steps
         for record, num_steps in zip(run.train, steps_of(run.train), strict=True)
     )
-    if not seconds:
+    return tokens(run.train)[-1] / seconds if seconds else None
+
+
+def _speed(run: ReportedRun) -> Tile | None:
+    found = speed(run)
+    if found is None:
         return None
-    total = tokens(run.train)[-1]
-    return Tile(say("run_speed"), number(total / seconds), [say("run_seen", num=about(total))])
+    seen = say("run_seen", num=about(tokens(run.train)[-1]))
+    return Tile(say("run_speed"), number(found), [seen])
 
 
 def _memory(run: ReportedRun) -> Tile | None:
