@@ -251,3 +251,17 @@ def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Train without plotly's 5 MB a run, where a test is not about the report."""
+    if "small_run" in request.fixturenames and "real_report" not in request.fixturenames:
+        from luthier.recipes import run_report
+
+        monkeypatch.setattr(run_report, "run_page", lambda run: f"report of {run.name}")
+
+
+@pytest.fixture
+def real_report() -> None:
+    """Let runs write their whole report."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from luthier.report.reported_run import ReportedRun
+
 
 def step(name: str, rows_in: int, dropped: dict[str, int], **more: Any) -> dict[str, Any]:
     rows_out = rows_in - sum(dropped.values())
@@ -120,3 +122,148 @@ def samples() -> dict[str, list[dict[str, Any]]]:
             }
         ],
     }
+
+
+def train_record(step: int, **more: Any) -> dict[str, Any]:
+    return {
+        "kind": "train",
+        "step": step,
+        "epoch": step / 10,
+        "loss": 3.0 - step / 20,
+        "learning_rate": 1e-4 * step,
+        "grad_norm": 1.0 + step % 3,
+        "tokens_per_second": 1000.0,
+        "seconds_per_step": 2.0,
+        "seconds_data": 0.1,
+        "seconds_forward": 0.5,
+        "seconds_backward": 1.0,
+        "seconds_optimizer": 0.3,
+        "memory_bytes": 2.0 * 1024**3,
+        "elapsed_seconds": 2.0 * step,
+    } | more
+
+
+def eval_record(step: int, loss: float | None) -> dict[str, Any]:
+    return {
+        "kind": "eval",
+        "step": step,
+        "epoch": step / 10,
+        "eval_loss": loss,
+        "eval_perplexity": None if loss is None else 2**loss,
+        "eval_seconds": 1.5,
+        "elapsed_seconds": 2.0 * step,
+    }
+
+
+def estimate(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 40}
+
+
+RUN_MANIFEST: dict[str, Any] = {
+    "luthier": {"version": "0.1.0", "commit": "0123456789abcdef0123"},
+    "started": "2026-11-24T10:00:00+00:00",
+    "command": ["luthier", "train", "my run.yaml"],
+    "seed": 7,
+    "data": {
+        "inputs": {"train": [{"name": "rows.json", "sha256": "ab" * 32}], "val": []},
+        "counts": {"rows_read": 120, "dropped": {"too_long": 9, "own_reason": 1}},
+        "splits": {
+            "train": {
+                "rows": 100,
+                "tokens": 5000,
+                "supervised_tokens": 3000,
+                "max_length": 90,
+                "length_histogram": [[64, 80], [128, 15], [0, 5]],
+            },
+            "val": {"rows": 10, "tokens": 500, "supervised_tokens": 300, "max_length": 60},
+        },
+    },
+    "corpus": {
+        "steps": [step("exact", 125, {"dup_exact": 5})],
+        "statistics": {
+            "before": {"languages": {"en": 90, "zh": 35}},
+            "after": {"languages": {"en": 90, "zh": 30}},
+        },
+    },
+    "model": {"name": "models/tiny", "weights_sha256": {"model.safetensors": "cd" * 32}},
+    "packages": {"torch": "2.13.0"},
+    "machine": {"python": "3.11.7", "cpu": {"name": "Quick", "cores": 2}, "gpus": []},
+    "computing": {"device": "cpu", "precision": "fp32"},
+    "notices": [{"setting": "flash_attn", "asked": "fa2", "used": "sdpa", "reason": "no GPU"}],
+    "outcome": {"steps": 20, "finished": True, "seconds": 60.0, "weights_sha256": "ef" * 32},
+}
+
+
+@pytest.fixture
+def reported() -> ReportedRun:
+    """A finished run with everything in it."""
+    pieces = [
+        {"text": "Hi ", "taught": False, "before": None, "after": None},
+        {"text": "there", "taught": True, "before": 6.0, "after": 0.25},
+        {"text": "!", "taught": True, "before": 3.0, "after": 1.0},
+    ]
+    versus = {
+        "model": "models/tiny",
+        "metrics": {
+            "exact_match": {
+                "base": estimate(0.1),
+                "difference": estimate(0.3),
+                "wins": 14,
+                "losses": 2,
+                "ties": 24,
+            }
+        },
+    }
+    return ReportedRun(
+        name="one",
+        folder="out/my one",
+        state="finished",
+        settings={
+            "stage": "sft",
+            "model_name_or_path": "models/tiny",
+            "finetuning_type": "lora",
+            "learning_rate": 1e-4,
+            "output_dir": "out/my one",
+        },
+        manifest=RUN_MANIFEST,
+        train=[train_record(step) for step in range(1, 21)],
+        evals=[eval_record(0, 3.0), eval_record(10, 2.0), eval_record(20, 2.5)],
+        saves=[{"kind": "save", "step": 20, "epoch": 2.0, "seconds": 0.5}],
+        samplings=[{"kind": "sample", "step": 20, "epoch": 2.0, "seconds": 1.0}],
+        events=[
+            {
+                "kind": "outlier",
+                "step": 7,
+                "message": "the gradient is 40 long",
+                "rows": [{"row": at, "origin": f"rows.json:{at}"} for at in range(12)],
+            }
+        ],
+        samples=[
+            {
+                "step": step,
+                "epoch": 0.0,
+                "prompt": "Name a colour.",
+                "answer": f"Answer of step {step}",
+                "finish_reason": "stop" if step else "length",
+            }
+            for step in (0, 10, 20)
+        ],
+        results={
+            "gsm8k.json": {
+                "name": "gsm8k",
+                "model": "out/my one",
+                "base": True,
+                "metrics": {"exact_match": estimate(0.4) | {"how": "equal"}},
+                "versus": versus,
+            },
+            "torn.json": None,
+        },
+        shown_rows={
+            "step": 20,
+            "has_before": True,
+            "rows": [{"origin": "rows.json:3", "side": "val", "judgement": None, "pieces": pieces}],
+        },
+        num_steps=20,
+        seconds=60.0,
+        written="2026-11-24T10:02:00+00:00",
+    )

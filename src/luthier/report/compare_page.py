@@ -77,7 +77,9 @@ def _coloured(runs: Sequence[ReportedRun]) -> list[tuple[ReportedRun, str]]:
 
 def _figure(traces: Sequence[Trace]) -> Figure:
     title = {axis: both(say(f"run_x_{axis}")) for axis in AXES}
-    return curves(traces, {"by": "axis", **title})
+    found = curves(traces, {"by": "axis", **title})
+    found["layout"]["showlegend"] = True  # Also where only one of the runs has it.
+    return found
 
 
 def _losses(run: ReportedRun, colour: str) -> list[Trace]:

@@ -23,7 +23,7 @@ _MORE_IS_BETTER = ("accuracy", "accuracies", "margins", "reward", "chosen", "/me
 
 
 def settings_table(runs: Sequence[ReportedRun]) -> Table:
-    """Return the settings that are not the same in all runs; a run of an older version has fewer."""
+    """Return the settings that differ; a run of an older version has fewer of them."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     rows: list[list[Text]] = []
     for name in names:
