@@ -13,7 +13,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,11 @@ class Page:
         found = self.call("Page.printToPDF", printBackground=False)
         return base64.b64decode(found["data"])
 
+    def close_browser(self) -> None:
+        """End Chromium, and with it this page."""
+        self._session = None
+        self.call("Browser.close")
+
     def call(self, method: str, **params: Any) -> Any:
         """Give a command and return its result; what happens meanwhile is written down."""
         self._last += 1
@@ -122,7 +127,7 @@ class Page:
 
 
 @contextmanager
-def running_chromium(program: str, profile: Path) -> Iterator[Page]:
+def running_chromium(program: str, profile: Path) -> Generator[Page]:
     """Start Chromium and yield its one page; it ends with the block.
 
     Args:
@@ -151,8 +156,7 @@ def running_chromium(program: str, profile: Path) -> Iterator[Page]:
     try:
         page = Page(answered[0], told[1])
         yield page
-        page._session = None
-        page.call("Browser.close")
+        page.close_browser()
         process.wait(PATIENCE_S)
     finally:
         process.kill()

@@ -48,6 +48,7 @@ def test_the_losses_are_those_of_the_model_and_it_is_left_as_it_was(job: Job):
     job.model.train()
     measure_before(job, told)
     assert job.model.training
+    assert job.data.prepared.val is not None
     row = job.data.prepared.val[0]
     shown = next(r for r in read(job.folder)["rows"] if r["origin"] == Path(row["origin"]).name)
     job.model.eval()
@@ -70,6 +71,7 @@ def test_without_validation_they_are_training_rows(small_run: Any, recorder: Any
 
 
 def test_long_rows_are_cut(job: Job, monkeypatch: pytest.MonkeyPatch):
+    assert job.data.prepared.val is not None
     labels = job.data.prepared.val[0]["labels"]
     first_taught = next(at for at, label in enumerate(labels) if label != IGNORE_INDEX)
     monkeypatch.setattr(loss_rows, "MOST_TOKENS", first_taught + 1)

@@ -1,4 +1,4 @@
-"""Pages in a real browser without a network: all is drawn, nothing asked for, nothing sticks out."""
+"""Pages in a real browser without a network: all drawn, nothing asked for, no overflow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headless_chromium import find_chromium, running_chromium
 
+from headless_chromium import find_chromium, running_chromium
 from luthier.report.compare_page import compare_page
 from luthier.report.reported_run import ReportedRun
 from luthier.report.run_page import run_page

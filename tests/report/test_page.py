@@ -1,4 +1,4 @@
-"""The frame of pages: no request to the outside, own scripts alone, data that can't end a script."""
+"""The frame of pages: own scripts alone, no request to the outside, no script ended by data."""
 
 from __future__ import annotations
 

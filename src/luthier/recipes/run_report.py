@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Observer, Progress, StepRecord
+from luthier.contracts.training import Progress, StepRecord
 from luthier.core.clock import now
 from luthier.core.errors import RunError
 from luthier.core.files import write_text
@@ -76,7 +76,7 @@ def reported_run(run: RunRecord) -> ReportedRun:
     )
 
 
-class RunReport(Observer):
+class RunReport:
     """Keeps the report of a run up to date while it trains; implements `Observer`.
 
     That a report can't be written never stops training: it is told once.
@@ -108,12 +108,24 @@ class RunReport(Observer):
         if self._started_s is None:
             self._started_s = self._clock()
 
+    def on_step(self, record: StepRecord) -> None:
+        """A page a step would be too many."""
+
+    def on_log(self, record: StepRecord) -> None:
+        """The next evaluation shows it."""
+
     def on_evaluation(self, record: StepRecord) -> None:
         """Write the report, unless all of them would take over a hundredth of the time."""
         assert self._started_s is not None, "a run starts before it is measured"
         elapsed_s = self._clock() - self._started_s
         if self._spent_s + self._longest_s <= MOST_SHARE * elapsed_s:
             self._write()
+
+    def on_checkpoint(self, step: int, path: str) -> None:
+        """Checkpoints are not shown, but for the time that they took."""
+
+    def on_end(self, progress: Progress) -> None:
+        """The manifest does not say yet how it ended: see `at_the_end`."""
 
     @contextmanager
     def at_the_end(self) -> Generator[None]:

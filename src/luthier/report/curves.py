@@ -23,8 +23,9 @@ _SHARE_OF_CURVE = 1 / 30
 def value(record: Record, name: str) -> float | None:
     """Return a metric of a record; None where it has none, or one that is no finite number."""
     found = record.get(name)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if is_number and math.isfinite(found) else None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if math.isfinite(found) else None
 
 
 def column(records: Sequence[Record], name: str) -> list[float | None]:

@@ -153,8 +153,9 @@ def left_out(manifest: Record) -> Table | None:
 
 def length_bars(manifest: Record) -> tuple[list[str], list[int]] | None:
     """Return the classes of length of the training rows and how many rows each has."""
-    splits = (manifest.get("data") or {}).get("splits") or {}
-    histogram = (splits.get("train") or {}).get("length_histogram") or ()
+    splits: Mapping[str, Any] = (manifest.get("data") or {}).get("splits") or {}
+    train: Mapping[str, Any] = splits.get("train") or {}
+    histogram: Sequence[tuple[int, int]] = train.get("length_histogram") or ()
     # Edge 0 stands for all that is longer than the last edge.
     ordered = sorted(histogram, key=lambda pair: pair[0] or float("inf"))
     names: list[str] = []
