@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.contracts.notice import Notice
-from luthier.contracts.training import Progress, StepRecord
+from luthier.contracts.training import Progress, SampleRecord, StepRecord
 from luthier.core.clock import now
 from luthier.core.errors import RunError
 from luthier.core.files import write_text
@@ -121,7 +121,10 @@ class RunReport:
         if self._spent_s + self._longest_s <= MOST_SHARE * elapsed_s:
             self._write()
 
-    def on_checkpoint(self, step: int, path: str) -> None:
+    def on_samples(self, record: SampleRecord) -> None:
+        """The next evaluation shows them."""
+
+    def on_checkpoint(self, step: int, path: str, seconds: float) -> None:
         """Checkpoints are not shown, but for the time that they took."""
 
     def on_end(self, progress: Progress) -> None:
