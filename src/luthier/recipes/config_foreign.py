@@ -37,6 +37,7 @@ FOREIGN: Mapping[str, str] = {
     "plot_loss": "Take it out; metrics.jsonl in output_dir holds every point.",
     "pure_bf16": "Write bf16: true; what is trained stays in float32.",
     "save_only_model": "Take it out; checkpoints hold all that going on needs, and `model` beside.",
+    "sweep": "Take it out, or run `luthier sweep` on this file.",
     "target_modules": "It is called lora_target.",
     "use_fast_tokenizer": TAKE_OUT,
     "use_unsloth": TAKE_OUT,

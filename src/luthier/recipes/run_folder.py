@@ -46,7 +46,7 @@ def open_run_folder(config: RunConfig) -> Path:
     """
     folder = Path(config.run.output_dir).expanduser()
     if replaces_earlier_run(folder, config.checkpoints):
-        _refuse_own_model(folder, config)
+        refuse_own_model(folder, config)
     elif not _goes_on(folder, config.checkpoints):
         _refuse_used(folder)
     with output_errors(folder):
@@ -117,15 +117,12 @@ def clear_earlier_run(folder: Path) -> None:
             ) from None
 
 
-def _goes_on(folder: Path, settings: CheckpointSettings) -> bool:
-    # A checkpoint elsewhere begins a run of its own here.
-    wanted = settings.resume_from_checkpoint
-    if isinstance(wanted, str) and wanted not in BY_NAME:
-        return _is_inside(Path(wanted), folder)
-    return bool(wanted)
+def refuse_own_model(folder: Path, config: RunConfig) -> None:
+    """Refuse to remove what is in a folder where the model that is to be trained lies in it.
 
-
-def _refuse_own_model(folder: Path, config: RunConfig) -> None:
+    Raises:
+        RunError: It does.
+    """
     adapters = [("adapter_name_or_path", adapter) for adapter in config.model.adapters]
     for name, path in [("model_name_or_path", config.model.model_name_or_path), *adapters]:
         if _is_inside(Path(path), folder):
@@ -134,6 +131,14 @@ def _refuse_own_model(folder: Path, config: RunConfig) -> None:
                 where=str(folder),
                 mend="Choose another --output_dir.",
             )
+
+
+def _goes_on(folder: Path, settings: CheckpointSettings) -> bool:
+    # A checkpoint elsewhere begins a run of its own here.
+    wanted = settings.resume_from_checkpoint
+    if isinstance(wanted, str) and wanted not in BY_NAME:
+        return _is_inside(Path(wanted), folder)
+    return bool(wanted)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -163,12 +168,23 @@ def _is_no_trouble(name: str) -> bool:
 
 def write_run_yaml(folder: Path, config: RunConfig) -> None:
     """Write every setting of a run, in sections, so that `luthier train run.yaml` repeats it."""
+    write_settings(folder / RUN_YAML, config, "Every setting of this run.")
+
+
+def write_settings(path: Path, config: RunConfig, title: str) -> None:
+    """Write a settings file that `luthier train` takes.
+
+    Args:
+        path: The file.
+        config: Every setting.
+        title: What they are, in one line, for the head of the file.
+    """
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
-    stream.write("# Every setting of this run. `luthier train` takes this file as it is.\n")
+    stream.write(f"# {title} `luthier train` takes this file as it is.\n")
     yaml.dump(_quoted(settings_of(config)), stream)
-    write_text(folder / RUN_YAML, stream.getvalue())
+    write_text(path, stream.getvalue())
 
 
 def _quoted(value: Any) -> Any:
