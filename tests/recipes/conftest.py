@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,3 +267,104 @@ def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def real_report() -> None:
     """Let runs write their whole report."""
+
+
+class SweepStop:
+    """Wants a sweep to stop once it is told so; implements `Stop` of sweep_trial."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.has_work = False
+        self.wants_checkpoint = False
+
+    def take_checkpoint_request(self) -> bool:
+        wanted, self.wants_checkpoint = self.wants_checkpoint, False
+        return wanted
+
+
+class SweepRecorder:
+    """Remembers what a sweep shows; implements `SweepScreen`."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.begun: list[int] = []
+        self.shown: list[Any] = []
+        self.ends: list[tuple[Any, Any]] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def begins(self, trial: Any, num_trials: int) -> None:
+        self.begun.append(trial.number)
+
+    def progress(self, run: Any) -> None:
+        self.shown.append(run)
+
+    def ended(self, trial: Any, best: Any) -> None:
+        self.ends.append((trial, best))
+
+
+class FakeSweep:
+    """A sweep whose trials take a tenth of a second (fake_training.py)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "sweep"
+        self.behaviours = folder / "behaviours.json"
+        self.behaviours.write_text("{}")
+        self.screen = SweepRecorder()
+        self.stop = SweepStop()
+        script = Path(__file__).with_name("fake_training.py")
+        self.train = (sys.executable, str(script), str(self.behaviours))
+        self.at_wait: Callable[[], object] = lambda: None
+        self._yaml = folder / "sweep.yaml"
+
+    def plan(self, *flags: str, **sweep: Any) -> Any:
+        """Return the plan of a sweep over learning rates, three trials by default."""
+        from luthier.recipes.sweep_plan import read_sweep
+
+        rates = {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}}
+        values: dict[str, Any] = {
+            "model_name_or_path": "m",
+            "train_file": "rows.jsonl",
+            "val_size": 0.1,
+            "output_dir": str(self.folder),
+            "sweep": {"num_trials": 3, "ranges": rates} | sweep,
+        }
+        YAML().dump(values, self._yaml)
+        return read_sweep(read_flags([str(self._yaml), *flags], options=("num_trials",)))
+
+    def behave(self, **trials: str) -> None:
+        """Say how trials behave, by the name of their folder, with _ for -."""
+        named = {name.replace("_", "-"): how for name, how in trials.items()}
+        self.behaviours.write_text(json.dumps(named))
+
+    def run(self, *flags: str, **sweep: Any) -> Any:
+        """Run the sweep, or go on with it."""
+        from luthier.recipes.sweep import run_sweep
+
+        return run_sweep(
+            self.plan(*flags, **sweep),
+            ["luthier", "sweep", "sweep.yaml", *flags],
+            self.screen,
+            self.stop,
+            wait=self._wait,
+            train=self.train,
+        )
+
+    def calls(self) -> list[list[str]]:
+        """Return the trials that were trained, in order, each with its flags."""
+        path = self.behaviours.with_name("calls.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def waits(self, number: int) -> bool:
+        """Whether a trial has done its validations, and hangs."""
+        return (self.folder / f"trial-{number:04d}" / "waits").exists()
+
+    def _wait(self) -> None:
+        self.at_wait()
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def fake_sweep(tmp_path: Path) -> FakeSweep:
+    return FakeSweep(tmp_path)

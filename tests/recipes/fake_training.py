@@ -20,7 +20,7 @@ from typing import Any
 
 from luthier.checkpoints.listing import FOLDER, checkpoint_name
 from luthier.checkpoints.manifest import seal
-from luthier.core.files import append_jsonl
+from luthier.core.files import append_jsonl, write_json
 from luthier.core.lock import locked_folder
 
 STOPPED = 75
@@ -29,8 +29,9 @@ MOST_S = 30.0
 
 def main(behaviours: Path, settings: Path, *flags: str) -> int:
     text = settings.read_text(encoding="utf-8")
-    folder = Path(re.findall(r"output_dir: (.*)", text)[0])
-    rate = float(re.findall(r" learning_rate: (.*)", text)[0])
+    # A long value stands on the line below its name.
+    folder = Path(re.findall(r"\boutput_dir:\s+(\S+)", text)[0])
+    rate = float(re.findall(r"\blearning_rate:\s+(\S+)", text)[0])
     behaviour = json.loads(behaviours.read_text()).get(folder.name, "finish")
     append_jsonl(behaviours.with_name("calls.jsonl"), [folder.name, *flags])
     if behaviour == "cannot begin":
@@ -39,7 +40,7 @@ def main(behaviours: Path, settings: Path, *flags: str) -> int:
     folder.mkdir(exist_ok=True)
     with locked_folder(folder, lambda line: None):
         (folder / "run.yaml").write_text(text)
-        (folder / "manifest.json").write_text("{}")
+        write_json(folder / "manifest.json", {})
         if behaviour == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if not flags:
@@ -49,7 +50,7 @@ def main(behaviours: Path, settings: Path, *flags: str) -> int:
         if finished and flags:
             append_jsonl(folder / "metrics.jsonl", {"kind": "eval", "step": 3, "eval_loss": rate})
         outcome = {"finished": finished, "steps": 2, "seconds": 1.5}
-        (folder / "manifest.json").write_text(json.dumps({"outcome": outcome}))
+        write_json(folder / "manifest.json", {"outcome": outcome})
     return 0 if finished else STOPPED
 
 

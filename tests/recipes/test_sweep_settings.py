@@ -14,7 +14,11 @@ from luthier.recipes.sweep_settings import Range, SweepSettings
 
 def test_the_defaults_minimize_the_validation_loss() -> None:
     settings = SweepSettings.model_validate({"ranges": {"lora_rank": [8, 16]}})
-    assert (settings.num_trials, settings.metric, settings.direction) == (20, "eval_loss", "minimize")
+    assert (settings.num_trials, settings.metric, settings.direction) == (
+        20,
+        "eval_loss",
+        "minimize",
+    )
     assert (settings.sampler, settings.pruner, settings.prune_after) == ("tpe", "median", 5)
 
 

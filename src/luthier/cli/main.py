@@ -48,6 +48,15 @@ Arguments: [CONFIG] [--SETTING VALUE]... and these:
 
 The curve goes to output_dir/lr-find; a run that is there is left as it is.
 """
+_SWEEP_ARGUMENTS = """\
+Arguments: CONFIG [--SETTING VALUE]... and these:
+
+--num_trials N: trials of the whole sweep, in place of the file's.
+
+--resume_from_checkpoint: go on with the sweep in output_dir. --overwrite_output_dir: remove it.
+
+The file has a `sweep` section with the ranges; docs/sweeps.md tells of it.
+"""
 
 # Settings are spelled with underscores everywhere; typer alone would take dashes only.
 _MaxNewTokens = Annotated[
@@ -99,6 +108,14 @@ def inspect(ctx: typer.Context) -> None:
 def lr_find(ctx: typer.Context) -> None:
     """Try learning rates on a run's own rows and suggest one, in about a hundred steps."""
     from luthier.cli.lr_find import run
+
+    run(ctx.args)
+
+
+@app.command(context_settings=_SETTINGS_AS_FLAGS, epilog=_SWEEP_ARGUMENTS)
+def sweep(ctx: typer.Context) -> None:
+    """Try settings in their ranges, one run a trial, and say which are best and what mattered."""
+    from luthier.cli.sweep import run
 
     run(ctx.args)
 

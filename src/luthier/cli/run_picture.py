@@ -116,6 +116,23 @@ def event_words(event: Mapping[str, Any]) -> str:
     return f"step {event['step']}: {_shown(str(event.get('message', event.get('kind'))))}"
 
 
+def progress_words(run: RunRecord, silent_s: float) -> str:
+    """Return how far a run is and how long it will take; empty before the first line of its log.
+
+    Args:
+        run: As it is now.
+        silent_s: Seconds since it last wrote down anything: they are over.
+    """
+    length, pace = run.num_steps, run.seconds_per_step
+    if length is None or not run.train:
+        return ""
+    words = f"step {run.step:,} of {length:,}"
+    if run.state == "running" and pace is not None:
+        left = max(0.0, (length - run.step) * pace - silent_s)
+        words += f", about {format_seconds(left)} left"
+    return words
+
+
 def newest_samples(run: RunRecord) -> list[Mapping[str, Any]]:
     """Return the answers of the last time that the prompts were answered."""
     if not run.samples:
@@ -136,17 +153,13 @@ def _head(run: RunRecord, silent_s: float, holder: str) -> Text:
 
 
 def _progress(run: RunRecord, width: int, silent_s: float) -> RenderableType:
-    length = run.num_steps
-    if length is None:
+    words = progress_words(run, silent_s)
+    if not words or run.num_steps is None:
         return Text("before the first line of the log", style="dim")
-    parts = [f"step {run.step:,} of {length:,}"]
-    pace = run.seconds_per_step
-    if run.state == "running" and pace is not None:
-        left = max(0.0, (length - run.step) * pace - silent_s)
-        parts.append(f"about {format_seconds(left)} left")
-    bar = ProgressBar(total=max(length, 1), completed=run.step, width=max(8, min(40, width - 40)))
+    length = max(run.num_steps, 1)
     line = Table.grid(padding=(0, 2, 0, 0))
-    line.add_row(bar, Text(", ".join(parts)))
+    bar = ProgressBar(total=length, completed=run.step, width=max(8, min(40, width - 40)))
+    line.add_row(bar, Text(words))
     return line
 
 

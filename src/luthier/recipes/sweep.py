@@ -1,10 +1,10 @@
 """`luthier sweep`: try settings, trial by trial, each a run folder of its own below output_dir.
 
-    output_dir/
-      sweep.json                 the trials; the sweep goes on from it
-      sweep.html                 the same to look at
-      best.yaml                  the settings of the best trial
-      trial-0000/, .yaml, .log   a run, its settings file, and what its process printed
+output_dir/
+  sweep.json                 the trials; the sweep goes on from it
+  sweep.html                 the same to look at
+  best.yaml                  the settings of the best trial
+  trial-0000/, .yaml, .log   a run, its settings file, and what its process printed
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def run_sweep(
             opened = open_trial(plan, record.done, None if trial is None else trial.params)
             trial = trial or SweepTrial(len(record.trials), opened.params)
             record = record.with_trial(trial)
-            report.write(record)
+            write_record(folder, record, {})
             screen.begins(trial, plan.settings.num_trials)
             ended = _run_one(plan, trial, opened, folder, screen, stop, wait, train)
             if ended is None:
@@ -262,14 +262,13 @@ class _Report:
         self._has_page = True
 
     def write(self, record: SweepRecord) -> None:
+        """Write everything."""
         plan, best = record.plan, record.best
         written = write_record(self._folder, record, importance(plan, record.done))
         if best is not None:
             config = plan.trial_config(best.params, str(self._folder / BEST))
-            title = (
-                f"The settings of {best.name}, the best of a sweep: "
-                f"{plan.settings.metric} {best.value:.6g}."
-            )
+            value = f"{plan.settings.metric} {best.value:.6g}"
+            title = f"The settings of {best.name}, the best of a sweep: {value}."
             write_settings(self._folder / BEST_YAML, config, title)
         if not self._has_page:
             return

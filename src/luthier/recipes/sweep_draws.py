@@ -20,8 +20,8 @@ from luthier.recipes.sweep_settings import Choice, Range
 if TYPE_CHECKING:
     import optuna
 
-FEWEST_FOR_IMPORTANCE = 4
-"""Finished trials below which no share is worth a look."""
+FEWEST_FOR_IMPORTANCE = 10
+"""Finished trials below which there is no best tenth."""
 
 
 class OpenTrial:
@@ -40,7 +40,7 @@ class OpenTrial:
         """Take the metric of one more validation, and return whether to stop the trial early."""
         self.reported.append(value)
         self._trial.report(value, len(self.reported))
-        return self._trial.should_prune()
+        return bool(self._trial.should_prune())
 
 
 def open_trial(
@@ -76,8 +76,8 @@ def importance(plan: SweepPlan, done: Sequence[SweepTrial]) -> dict[str, float]:
         return {}
     optuna = load_optuna()
     with warnings.catch_warnings():
-        # optuna 4 calls it an experiment.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # That optuna 4 calls it an experiment; that trials of one value tell nothing apart.
+        warnings.simplefilter("ignore")
         found = optuna.importance.get_param_importances(
             _study(plan, done), evaluator=optuna.importance.PedAnovaImportanceEvaluator()
         )

@@ -162,9 +162,7 @@ def _explain(error: ValidationError, given: Mapping[str, Entry]) -> SettingsErro
     else:
         problem = f"{name} is {given[name].value!r}: {told}"
     field = SweepSettings.model_fields[name]
-    return SettingsError(
-        problem, where=given[name].where, mend=f"{name}: {field.description}"
-    )
+    return SettingsError(problem, where=given[name].where, mend=f"{name}: {field.description}")
 
 
 def _check_names(settings: SweepSettings, where: str, flags: tuple[Entry, ...]) -> None:

@@ -117,7 +117,7 @@ def write_record(folder: Path, record: SweepRecord, importance: Mapping[str, flo
         "output_dir": record.plan.config.run.output_dir,
         **settings,
         **_fingerprint(record.plan),
-        "trials": [asdict(trial) | {"folder": trial.name} for trial in record.trials],
+        "trials": [_as_json(trial) for trial in record.trials],
         "best": None if best is None else best.number,
         "importance": dict(importance),
     }
@@ -170,9 +170,16 @@ _DECIDING = ("ranges", "metric", "direction", "sampler")
 
 def _fingerprint(plan: SweepPlan) -> dict[str, str]:
     """Return what stays the same in all trials, as a hash; the folder may have been moved."""
-    settings = settings_of(plan.config)
-    settings["run"] = {n: v for n, v in settings["run"].items() if n != "output_dir"}
+    varies = {*plan.settings.ranges, "output_dir"}
+    settings = {
+        section: {name: value for name, value in values.items() if name not in varies}
+        for section, values in settings_of(plan.config).items()
+    }
     return {"settings_sha256": hash_json(settings)}
+
+
+def _as_json(trial: SweepTrial) -> dict[str, Any]:
+    return asdict(trial) | {"reported": list(trial.reported), "folder": trial.name}
 
 
 def _trial(found: Mapping[str, Any]) -> SweepTrial:
