@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +185,3 @@ def test_clearing_leaves_what_is_no_part_of_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     clear_sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "notes.txt"]
-
-
-def test_without_plotly_there_is_no_page_and_one_word_of_it(
-    fake_sweep: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    fake_sweep.run(num_trials=2)
-    assert not (fake_sweep.folder / "sweep.html").exists()
-    assert (fake_sweep.folder / "best.yaml").exists()
-    (line,) = fake_sweep.screen.said
-    assert "plotly" in line
-    assert "luthier[report]" in line

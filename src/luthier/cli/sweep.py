@@ -147,7 +147,7 @@ def print_outcome(terminal: Console, record: SweepRecord, args: Sequence[str]) -
     done = len(record.done)
     is_over = done >= wanted
     state = "[bold green]Done[/]" if is_over else "[bold yellow]Stopped[/]"
-    terminal.print(f"{state}: {done:,} of {wanted:,} trial{"s" if wanted > 1 else ""}.")
+    terminal.print(f"{state}: {done:,} of {wanted:,} {'trials' if wanted > 1 else 'trial'}.")
     lines: list[tuple[str, str]] = []
     if best is not None:
         found = f"{record.plan.settings.metric} {shown(best.value)}"

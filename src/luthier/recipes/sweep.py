@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from luthier.core.clock import now
-from luthier.core.errors import MissingExtraError, RunError, SettingsError, did_you_mean
+from luthier.core.errors import RunError, SettingsError, did_you_mean
 from luthier.core.files import write_text
 from luthier.core.lock import LOCK, locked_folder
 from luthier.recipes.run_folder import (
@@ -105,8 +105,7 @@ def run_sweep(
         record = SweepRecord(plan, (), tuple(command), now())
         if plan.goes_on:
             record = read_record(folder, plan)
-        report = _Report(folder, screen)
-        report.write(record)
+        _write_report(folder, record)
         num_failures = 0
         while len(record.done) < plan.settings.num_trials and not stop.requested:
             trial = next((t for t in record.trials if t.state == "running"), None)
@@ -119,7 +118,7 @@ def run_sweep(
             if ended is None:
                 break
             record = record.with_trial(ended)
-            report.write(record)
+            _write_report(folder, record)
             screen.ended(ended, record.best)
             num_failures = num_failures + 1 if ended.state == "failed" else 0
             if num_failures == FAILURES_IN_A_ROW:
@@ -253,27 +252,13 @@ def _settled(trial: SweepTrial, end: TrialEnd, watch: _Watch, stop: Stop) -> Swe
     return replace(trial, state="failed", cause=end.cause)
 
 
-class _Report:
-    """Writes what a sweep came to so far: for programs, for people, and for `luthier train`."""
-
-    def __init__(self, folder: Path, screen: SweepScreen) -> None:
-        self._folder = folder
-        self._screen = screen
-        self._has_page = True
-
-    def write(self, record: SweepRecord) -> None:
-        """Write everything."""
-        plan, best = record.plan, record.best
-        written = write_record(self._folder, record, importance(plan, record.done))
-        if best is not None:
-            config = plan.trial_config(best.params, str(self._folder / BEST))
-            value = f"{plan.settings.metric} {best.value:.6g}"
-            title = f"The settings of {best.name}, the best of a sweep: {value}."
-            write_settings(self._folder / BEST_YAML, config, title)
-        if not self._has_page:
-            return
-        try:
-            write_text(self._folder / PAGE, sweep_page(written))
-        except MissingExtraError as missing:
-            self._has_page = False
-            self._screen.say(f"{missing.problem}. {missing.mend}")
+def _write_report(folder: Path, record: SweepRecord) -> None:
+    """Write what a sweep came to so far: for programs, for people, and for `luthier train`."""
+    plan, best = record.plan, record.best
+    written = write_record(folder, record, importance(plan, record.done))
+    write_text(folder / PAGE, sweep_page(written))
+    if best is not None:
+        config = plan.trial_config(best.params, str(folder / BEST))
+        value = f"{plan.settings.metric} {best.value:.6g}"
+        title = f"The settings of {best.name}, the best of a sweep: {value}."
+        write_settings(folder / BEST_YAML, config, title)

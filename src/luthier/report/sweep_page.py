@@ -1,24 +1,17 @@
 """The page of a sweep: its trials, what mattered, and the best settings, in English and Chinese.
 
 In: the record that `luthier sweep` writes as sweep.json. Out: one HTML file that asks nothing of
-the network: plotly's JavaScript is in it.
+the network.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import json
 import shlex
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from luthier.core.units import format_seconds
+from luthier.report.page import render_page
 from luthier.report.sweep_charts import sweep_charts
 from luthier.report.words import Text, say
 
@@ -28,9 +21,6 @@ def sweep_page(record: Mapping[str, Any]) -> str:
 
     Args:
         record: What stands in its sweep.json (`recipes/sweep_record.py`).
-
-    Raises:
-        MissingExtraError: plotly is not installed.
     """
     charts = sweep_charts(record)
     facts = {
@@ -40,10 +30,11 @@ def sweep_page(record: Mapping[str, Any]) -> str:
         "counts": counts(record),
         "names": list(record["ranges"]),
         "charts": list(charts),
-        "figures": Markup(json.dumps(charts).replace("<", "\\u003c")),
         "commands": commands(record),
+        "shown": shown,
+        "seconds": format_seconds,
     }
-    return _page().render(facts)
+    return render_page("sweep.html.jinja", facts, charts)
 
 
 def headline(record: Mapping[str, Any]) -> Text:
@@ -84,30 +75,3 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@functools.cache
-def _page() -> Any:
-    offline: Any = import_module("plotly.offline")
-    found = Environment(
-        loader=PackageLoader("luthier.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scripts = {
-        "language": found.get_template("language.js").render(),
-        "plotly": offline.get_plotlyjs(),
-        "draw": found.get_template("sweep.js").render(),
-    }
-    # The page lets these scripts run, and none else.
-    hashes = {name: _digest(script) for name, script in scripts.items()}
-    marked = {name: Markup(script) for name, script in scripts.items()}
-    own = {"say": say, "shown": shown, "seconds": format_seconds}
-    own |= {"scripts": marked, "hashes": hashes}
-    return found.get_template("sweep.html.jinja", globals=own)
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
