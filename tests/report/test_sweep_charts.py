@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from luthier.report.sweep_charts import sweep_charts
+from luthier.report.sweep_charts import place, sweep_charts
 
 
 def trial(
@@ -65,19 +65,34 @@ def test_the_most_important_setting_is_the_upper_bar(record: dict[str, Any]) -> 
     assert bar["orientation"] == "h"
 
 
-def test_all_trials_stand_on_axes_of_their_kind(record: dict[str, Any]) -> None:
-    (lines,) = sweep_charts(record)["parallel"]["data"]
-    rate, rank, packing, metric = lines["dimensions"]
-    assert rate["values"] == pytest.approx([-4, -4, -5])
-    assert rate["range"] == pytest.approx([-5, math.log10(2e-3)])
-    assert rate["ticktext"] == ["1e-05", "0.0001", "0.001", "0.002"]
-    assert (rank["values"], rank["range"]) == ([16, 16, 16], [8, 64])
-    assert packing["values"] == [1, 2, 0]
-    assert packing["ticktext"] == ["null", "true", "&lt;b&gt;"]
-    assert metric == {"label": "eval_loss", "values": [1.5, 1.25, 1.75]}
-    assert lines["line"]["reversescale"] is False
-    upward = sweep_charts(record | {"direction": "maximize"})["parallel"]["data"][0]
-    assert upward["line"]["reversescale"] is True
+def test_all_trials_stand_side_by_side_and_the_best_on_top(record: dict[str, Any]) -> None:
+    chart = sweep_charts(record)["parallel"]
+    assert [trace["name"] for trace in chart["data"]] == ["trial-0004", "trial-0000", "trial-0001"]
+    worst, middle, best = chart["data"]
+    assert worst["opacity"] < middle["opacity"] < best["opacity"] == 1
+    assert chart["layout"]["xaxis"]["ticktext"] == [*record["ranges"], "eval_loss"]
+    assert worst["y"] == pytest.approx([0, 8 / 56, 0, 1])
+    assert best["y"] == pytest.approx([math.log(10) / math.log(200), 8 / 56, 1, 0])
+    texts = [note["text"] for note in chart["layout"]["annotations"]]
+    ends = ["1e-05", "0.002", "8", "64", "null", "true", "&lt;b&gt;", "1.25", "1.75"]
+    assert texts == ends
+    upward = sweep_charts(record | {"direction": "maximize"})["parallel"]
+    assert upward["data"][-1]["name"] == "trial-0004"
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "where"),
+    [
+        ([8, 16, 32], 16, 0.5),
+        ([1, True], True, 1.0),
+        (["alone"], "alone", 0.5),
+        ({"low": 0, "high": 4, "log": False}, 1, 0.25),
+        ({"low": 1e-4, "high": 1e-2, "log": True}, 1e-3, 0.5),
+        ({"low": 2.0, "high": 2.0, "log": False}, 2.0, 0.5),
+    ],
+)
+def test_where_a_value_stands(values: Any, value: Any, where: float) -> None:
+    assert place(values, value) == pytest.approx(where)
 
 
 def test_there_is_a_chart_for_what_there_is(record: dict[str, Any]) -> None:

@@ -16,8 +16,6 @@ from luthier.report.charts import Figure, bars, both, css, curves, line
 from luthier.report.words import Text, say
 
 _FINISHED, _BEST, _PRUNED = "--c1", "--c2", "--c7"
-_GOOD, _BAD = "#2f6fdf", "#b4bac4"
-"""Ends of the scale of the lines of all trials; plotly takes no colours of the page there."""
 
 Record = Mapping[str, Any]
 
@@ -84,57 +82,83 @@ def _importance(shares: Mapping[str, float]) -> Figure:
 
 
 def _parallel(record: Record, finished: Sequence[Record]) -> Figure:
+    """Return a line a trial over an upright axis a setting, the last one for the metric.
+
+    Drawn of plain lines: plotly's own parallel coordinates need WebGL, which not every browser has.
+    """
     results = [trial["value"] for trial in finished]
-    axes = [
-        _axis(name, values, [trial["params"][name] for trial in finished])
-        for name, values in record["ranges"].items()
+    span: Any = {"low": min(results), "high": max(results), "log": False}
+    axes = [*record["ranges"].items(), (record["metric"], span)]
+    is_better_low = record["direction"] == "minimize"
+    ranked = sorted(finished, key=lambda trial: trial["value"], reverse=is_better_low)
+    traces = [
+        _strand(trial, axes, record["metric"], at / (len(ranked) - 1))
+        for at, trial in enumerate(ranked)
     ]
-    lines = {
-        "color": results,
-        "colorscale": [[0, _GOOD], [1, _BAD]],
-        "reversescale": record["direction"] == "maximize",
+    chart = curves(traces, "")
+    ticks = {"tickvals": list(range(len(axes))), "ticktext": [html.escape(n) for n, _ in axes]}
+    chart["layout"] |= {
+        "hovermode": "closest",
+        "showlegend": False,
+        "annotations": [
+            note for at, (_, values) in enumerate(axes) for note in _end_notes(at, values)
+        ],
     }
-    font = {"color": css("--soft")}
-    trace = {
-        "type": "parcoords",
-        "line": lines,
-        "dimensions": [*axes, {"label": html.escape(record["metric"]), "values": results}],
-        "labelfont": font,
-        "tickfont": font,
-        # What is picked out on an axis is seen by its lines.
-        "rangefont": {"color": "rgba(0,0,0,0)"},
-    }
-    layout = curves([], "")["layout"]
-    layout |= {"margin": {"l": 72, "r": 48, "t": 56, "b": 20}}
-    return {"data": [trace], "layout": layout}
+    chart["layout"]["xaxis"] |= ticks | {"range": [-0.2, len(axes) - 0.4], "zeroline": False}
+    chart["layout"]["yaxis"] |= {"visible": False, "range": [-0.06, 1.06]}
+    return chart
 
 
-def _axis(name: str, values: Any, drawn: Sequence[Any]) -> dict[str, Any]:
-    """Return an axis of all trials: choices stand at 0, 1, 2, and numbers at their logarithm."""
-    label = html.escape(name)
+def _strand(
+    trial: Record, axes: Sequence[tuple[str, Any]], metric: str, goodness: float
+) -> dict[str, Any]:
+    given = {**trial["params"], metric: trial["value"]}
+    places = [place(values, given[name]) for name, values in axes]
+    name = Text.same(trial["folder"])
+    return line(list(range(len(axes))), places, name, _BEST if goodness == 1 else _FINISHED) | {
+        "mode": "lines",
+        "opacity": 1 if goodness == 1 else 0.1 + 0.6 * goodness**2,
+        "text": [_told(trial)] * len(axes),
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def place(values: Any, value: Any) -> float:
+    """Return where a value stands on its axis, from 0 at the foot to 1.
+
+    Args:
+        values: A list of choices, or a range.
+        value: One of them.
+    """
     if isinstance(values, list):
-        places = {repr(value): place for place, value in enumerate(values)}
-        texts = [json.dumps(value, ensure_ascii=False).strip('"') for value in values]
-        return {
-            "label": label,
-            "values": [places[repr(value)] for value in drawn],
-            "range": [-0.5, len(values) - 0.5],  # One choice alone would have no length.
-            "tickvals": list(range(len(values))),
-            "ticktext": [html.escape(text) for text in texts],
-        }
+        at = [repr(choice) for choice in values].index(repr(value))
+        return at / (len(values) - 1) if len(values) > 1 else 0.5
     low, high = values["low"], values["high"]
-    if not values["log"]:
-        return {"label": label, "values": list(drawn), "range": [low, high]}
-    ends = math.log10(low), math.log10(high)
-    powers = range(math.ceil(ends[0]), math.floor(ends[1]) + 1)
-    at = sorted({*ends, *map(float, powers)})
-    return {
-        "label": label,
-        "values": [math.log10(value) for value in drawn],
-        "range": list(ends),
-        "tickvals": at,
-        "ticktext": [f"{10**place:.3g}" for place in at],
-    }
+    if values["log"]:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _end_notes(at: int, values: Any) -> list[dict[str, Any]]:
+    """Return the words beside an axis: every choice, or both ends of a range."""
+    known = values if isinstance(values, list) else [values["low"], values["high"]]
+    return [
+        {
+            "x": at,
+            "y": place(values, value),
+            "text": html.escape(f"{value:.4g}" if isinstance(value, float) else _word(value)),
+            "showarrow": False,
+            "xanchor": "left",
+            "xshift": 4,
+            "bgcolor": css("--paper"),
+            "font": {"size": 11, "color": css("--ink")},
+        }
+        for value in known
+    ]
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).strip('"')
 
 
 def _told(trial: Record) -> str:
