@@ -35,7 +35,7 @@ def drawn(plan: Any, count: int) -> list[SweepTrial]:
 def test_values_stay_in_their_ranges_and_have_their_types(fake_sweep: Any) -> None:
     plan = fake_sweep.plan(ranges=RANGES)
     for trial in drawn(plan, 12):
-        params = trial.params
+        params: dict[str, Any] = dict(trial.params)
         assert list(params) == list(RANGES)
         assert 1e-5 <= params["learning_rate"] <= 1e-3
         assert params["lora_rank"] in (8, 16, 32)

@@ -60,6 +60,7 @@ def test_an_empty_list_is_refused(ranges: dict[str, Any], problem: str) -> None:
 
 
 def test_reading_a_sweep_loads_neither_torch_nor_optuna() -> None:
-    code = "import sys, luthier.recipes.sweep_plan; print({'torch', 'numpy', 'optuna'} & {*sys.modules})"
+    heavy = "{'torch', 'numpy', 'optuna'}"
+    code = f"import sys, luthier.recipes.sweep_plan; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -8,7 +8,7 @@ kill in the middle of a line leaves unreadable.)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -183,5 +183,6 @@ def _as_json(trial: SweepTrial) -> dict[str, Any]:
 
 
 def _trial(found: Mapping[str, Any]) -> SweepTrial:
-    known = {name: found[name] for name in SweepTrial.__slots__}
-    return SweepTrial(**known | {"reported": tuple(found["reported"])})
+    known: dict[str, Any] = {name: found[name] for name in SweepTrial.__slots__}
+    known["reported"] = tuple(known["reported"])
+    return SweepTrial(**known)
