@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.text import Text
 
 from luthier.cli.run_picture import progress_words
-from luthier.cli.terminal import console
+from luthier.cli.terminal import STOPPED, console
 from luthier.core.units import format_seconds
 from luthier.engine.interrupt import StopSignals
 from luthier.recipes.config_flags import drop_flags, read_flags
@@ -26,9 +26,6 @@ from luthier.report.sweep_page import shown
 if TYPE_CHECKING:
     from luthier.recipes.run_record import RunRecord
     from luthier.recipes.sweep_record import SweepRecord, SweepTrial
-
-STOPPED = 75
-"""Exit code of a sweep that was stopped by a signal and can go on, as of `luthier train`."""
 
 _POLL_S = 0.5
 
@@ -41,7 +38,7 @@ def run(args: Sequence[str]) -> None:
 
     Raises:
         LuthierError: Anything that the user can mend.
-        SystemExit: The sweep was stopped (75).
+        SystemExit: The sweep was stopped and can go on.
     """
     plan = read_sweep(read_flags(args, options=(NUM_TRIALS,)))
     # Imported only now: a typo is answered before optuna is loaded.

@@ -6,12 +6,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from luthier.cli.terminal import console
+from luthier.cli.terminal import STOPPED, console
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import resolve_command
-
-STOPPED = 75
-"""Exit code of a run that was stopped by a signal and can go on (EX_TEMPFAIL of sysexits.h)."""
 
 
 def run(args: Sequence[str]) -> None:

@@ -14,13 +14,11 @@ from rich.live import Live
 from rich.text import Text
 
 from luthier.cli.run_picture import STYLES, draw_run, new_lines
-from luthier.cli.terminal import Stopped, console
+from luthier.cli.terminal import STOPPED, Stopped, console
 from luthier.core.lock import is_locked, lock_holder
 from luthier.core.units import format_seconds
 from luthier.recipes.run_record import METRICS, RUN_YAML, RunReader, RunRecord
 
-STOPPED = 75
-"""Exit code for a run that was stopped and can go on, as `luthier train` itself has it."""
 BROKEN_OFF = 1
 """Exit code for a run whose process died or ended with an error."""
 

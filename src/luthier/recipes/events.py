@@ -10,8 +10,8 @@ from typing import Any
 from luthier.contracts.notice import Notice
 from luthier.core.files import append_jsonl, write_text
 from luthier.engine.guards import Event
+from luthier.recipes.run_record import EVENTS as EVENTS
 
-EVENTS = "events.jsonl"
 _NEWLINE = "\n"
 
 

@@ -23,10 +23,10 @@ from luthier.core.errors import RunError
 from luthier.core.files import STAGING_PREFIX, write_text
 from luthier.core.lock import LOCK
 from luthier.recipes.run_config import RunConfig
+from luthier.recipes.run_record import MANIFEST as MANIFEST
+from luthier.recipes.run_record import METRICS as METRICS
+from luthier.recipes.run_record import RUN_YAML as RUN_YAML
 
-RUN_YAML = "run.yaml"
-MANIFEST = "manifest.json"
-METRICS = "metrics.jsonl"
 REJECTED = "rejected.jsonl"
 LR_FIND = "lr-find"
 """Folder of a learning-rate range test: no part of a run, and left alone by one."""

@@ -140,7 +140,7 @@ def read_record(folder: Path, plan: SweepPlan) -> SweepRecord:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         trials = tuple(_trial(one) for one in found["trials"])
         was = {name: found[name] for name in (*_DECIDING, "settings_sha256")}
-        head = {"command": tuple(found["command"]), "started": str(found["started"])}
+        command, started = tuple(found["command"]), str(found["started"])
     except FileNotFoundError:
         raise RunError(
             "there is no sweep to go on with",
@@ -162,7 +162,7 @@ def read_record(folder: Path, plan: SweepPlan) -> SweepRecord:
             where=str(path),
             mend="Go on with what it was begun with, or start anew in another output_dir.",
         )
-    return SweepRecord(plan, trials, **head)
+    return SweepRecord(plan, trials, command, started)
 
 
 _DECIDING = ("ranges", "metric", "direction", "sampler")
