@@ -154,3 +154,11 @@ def test_plain_training_says_that_the_file_is_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no setting is named sweep") as caught:
         resolve_command(read_flags([str(path)]))
     assert caught.value.mend == "Take it out, or run `luthier sweep` on this file."
+
+
+def test_the_example_of_the_docs_is_a_sweep(read: Read) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "sweeps.md"
+    example = docs.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    plan = read(example)
+    assert list(plan.settings.ranges) == ["learning_rate", "lora_rank", "num_train_epochs"]
+    assert plan.settings.num_trials == 20

@@ -95,17 +95,20 @@ def test_a_trial_that_finished_unseen_is_not_trained_again(trial: Trial) -> None
 
 
 def test_a_process_that_outlived_the_sweep_is_waited_for(trial: Trial) -> None:
-    trial.folder.mkdir(parents=True)
+    trial.run()
+    trial.seen.clear()
+    (trial.folder / "manifest.json").write_text("{}")
     lock = locked_folder(trial.folder, lambda line: None)
     lock.__enter__()
 
     def let_go() -> None:
-        assert not (trial.sweep.behaviours.with_name("calls.jsonl")).exists()
+        assert trial.seen == [[9.0, 2.0, 1.0]]
         lock.__exit__(None, None, None)
         trial.sweep.at_wait = lambda: None
 
     trial.sweep.at_wait = let_go
     assert trial.run().code == 0
+    assert trial.sweep.calls() == [[FOLDER], [FOLDER]]
 
 
 def test_a_checkpoint_that_is_wanted_is_asked_of_the_trial(

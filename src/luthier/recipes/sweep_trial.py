@@ -83,11 +83,14 @@ def run_trial(
     Raises:
         LuthierError: What `look` raises; the process is ended.
     """
+    before = RunReader(folder)
     while is_locked(folder) and not stop.requested:  # Its process has outlived the sweep's.
+        if (folder / RUN_YAML).is_file():
+            look(before.read())
         wait()
     if stop.requested:
         return TrialEnd(STOPPED, None, was_pruned=False)
-    left = RunReader(folder).read() if (folder / RUN_YAML).is_file() else None
+    left = before.read() if (folder / RUN_YAML).is_file() else None
     if left is not None and left.state == "finished":
         look(left)
         return TrialEnd(0, left, was_pruned=False)
