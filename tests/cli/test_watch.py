@@ -154,3 +154,16 @@ def test_a_damaged_file_ends_the_watching(made: Run) -> None:
     (made.folder / "manifest.json").write_text("{")
     with pytest.raises(RunError, match="the manifest is damaged"):
         follow(made.folder, PlainView(watch.console), Script())
+
+
+def test_a_sweep_is_answered_with_its_newest_trial(made: Run) -> None:
+    made.folder.mkdir()
+    (made.folder / "sweep.json").write_text("{}")
+    with pytest.raises(RunError, match="this is a sweep, and no run") as caught:
+        follow(made.folder, PlainView(watch.console), Script())
+    assert (caught.value.mend or "").endswith("trial-0000")
+    for name in ("trial-0000", "trial-0001"):
+        (made.folder / name).mkdir()
+    with pytest.raises(RunError) as caught:
+        follow(made.folder, PlainView(watch.console), Script())
+    assert (caught.value.mend or "").endswith(f"luthier watch {made.folder / 'trial-0001'}")

@@ -14,6 +14,7 @@ from luthier.recipes.sweep_plan import SweepPlan, read_sweep
 
 Read = Callable[..., SweepPlan]
 
+NO_VALIDATION = "model_name_or_path: m\ntrain_file: rows.jsonl\noutput_dir: out\n"
 BASE = "model_name_or_path: m\ntrain_file: rows.jsonl\nval_size: 0.1\noutput_dir: out\n"
 RANGES = "sweep:\n  ranges:\n    learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
 
@@ -102,15 +103,20 @@ def test_what_becomes_of_an_earlier_sweep_is_no_setting_of_a_trial(
         (ranges("{bf16: {low: 0, high: 1}}"), "bf16 takes no numbers between two ends", "list"),
         (ranges("{lora_rank: [8]}", BASE + "finetuning_type: full\n"), "lora_rank is not used", ""),
         (ranges("{lora_rank: [8]}\n  num_trials: 0"), "num_trials is 0", "num_trials: "),
+        (
+            ranges("{lora_rank: [8]}\n  metric: eval_token_accuracy"),
+            "metric is eval_token_accuracy: say by direction whether more is better",
+            "metric: ",
+        ),
         (ranges("{lora_rank: [8]}\n  direction: up"), "direction is 'up'", "direction: "),
         (
-            ranges("{lora_rank: [8]}", BASE.replace("val_size: 0.1\n", "")),
+            ranges("{lora_rank: [8]}", NO_VALIDATION),
             "the metric eval_loss needs validation data",
             "val_size",
         ),
         (
-            ranges("{lora_rank: [8]}\n  metric: eval_reward", BASE.replace("val_size: 0.1\n", "")),
-            "the metric eval_reward needs validation data",
+            ranges("{lora_rank: [8]}\n  metric: eval_perplexity", NO_VALIDATION),
+            "the metric eval_perplexity needs validation data",
             "val_size",
         ),
     ],
@@ -123,8 +129,7 @@ def test_what_can_not_be_tried_is_refused(read: Read, text: str, problem: str, m
 
 
 def test_a_metric_of_training_needs_no_validation(read: Read) -> None:
-    base = BASE.replace("val_size: 0.1\n", "")
-    assert read(ranges("{lora_rank: [8]}\n  metric: loss", base)).settings.metric == "loss"
+    assert read(ranges("{lora_rank: [8]}\n  metric: loss", NO_VALIDATION)).settings.metric == "loss"
 
 
 def test_a_flag_and_a_range_for_one_setting_are_refused(read: Read) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from luthier.core.errors import RunError
+from luthier.recipes.run_record import SWEEP_JSON
 from luthier.recipes.sweep_record import (
-    SWEEP_JSON,
     SweepRecord,
     SweepTrial,
     read_record,

@@ -28,6 +28,20 @@ def test_a_list_keeps_the_types_of_its_values() -> None:
     assert [type(v) for v in settings.ranges["x"]] == [type(v) for v in values]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("metric", ["loss", "eval_loss", "eval_perplexity", "eval_bits_per_byte"])
+def test_of_a_loss_less_is_better(metric: str) -> None:
+    given = {"ranges": {"lora_rank": [8]}, "metric": metric}
+    assert SweepSettings.model_validate(given).direction == "minimize"
+    upward = SweepSettings.model_validate(given | {"direction": "maximize"})
+    assert upward.direction == "maximize"
+
+
+def test_of_any_other_metric_the_direction_is_asked_for() -> None:
+    given = {"ranges": {"lora_rank": [8]}, "metric": "eval_rewards/margins"}
+    with pytest.raises(ValidationError, match="say by direction whether more is better"):
+        SweepSettings.model_validate(given)
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from rich.text import Text
 
 from luthier.cli.run_picture import STYLES, draw_run, new_lines
 from luthier.cli.terminal import STOPPED, Stopped, console
+from luthier.core.errors import RunError
 from luthier.core.lock import is_locked, lock_holder
 from luthier.core.units import format_seconds
-from luthier.recipes.run_record import METRICS, RUN_YAML, RunReader, RunRecord
+from luthier.recipes.run_record import METRICS, RUN_YAML, SWEEP_JSON, RunReader, RunRecord
 
 BROKEN_OFF = 1
 """Exit code for a run whose process died or ended with an error."""
@@ -44,7 +46,7 @@ def run(folder: str) -> None:
         folder: The run's; it may not be there yet.
 
     Raises:
-        RunError: A file of the run is damaged.
+        RunError: A file of the run is damaged, or the folder is a sweep's.
         Stopped: Ctrl-C ended the watching.
         SystemExit: The run was stopped (75) or broken off (1).
     """
@@ -74,7 +76,7 @@ def follow(folder: Path, view: View, wait: Callable[[], None]) -> RunRecord:
         The run as it ended.
 
     Raises:
-        RunError: A file of the run is damaged.
+        RunError: A file of the run is damaged, or the folder is a sweep's.
     """
     reader = RunReader(folder)
     while True:
@@ -83,6 +85,13 @@ def follow(folder: Path, view: View, wait: Callable[[], None]) -> RunRecord:
             view.show(found)
             if found.state != "running":
                 return found
+        elif (folder / SWEEP_JSON).is_file():
+            newest = max((path.name for path in folder.glob("trial-*/")), default="trial-0000")
+            raise RunError(
+                "this is a sweep, and no run",
+                where=str(folder),
+                mend=f"Name a trial of it: luthier watch {shlex.quote(str(folder / newest))}",
+            )
         elif is_locked(folder):
             view.waiting(f"A run begins in {folder}: its data and model are being read")
         else:

@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 SAMPLES = "samples.jsonl"
+SWEEP_JSON = "sweep.json"
+"""Stands in the folder of a sweep, whose trials are runs below it."""
 
 State = Literal["running", "finished", "stopped", "broken off"]
 

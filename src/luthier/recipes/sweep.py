@@ -25,11 +25,10 @@ from luthier.recipes.run_folder import (
     refuse_own_model,
     write_settings,
 )
-from luthier.recipes.run_record import RunRecord
+from luthier.recipes.run_record import SWEEP_JSON, RunRecord
 from luthier.recipes.sweep_draws import OpenTrial, importance, load_optuna, open_trial
 from luthier.recipes.sweep_plan import SweepPlan
 from luthier.recipes.sweep_record import (
-    SWEEP_JSON,
     SweepRecord,
     SweepTrial,
     read_record,

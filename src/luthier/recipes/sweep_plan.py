@@ -149,15 +149,16 @@ def _read_section(entries: list[Entry], num_trials: str | bool | None) -> SweepS
 def _explain(error: ValidationError, given: Mapping[str, Entry]) -> SettingsError:
     detail = error.errors()[0]
     place = [str(part) for part in detail["loc"]]
-    name = place[0] if place else "ranges"
     told = detail["msg"].removeprefix("Value error, ")
+    # A check over several settings names the one that it is about first.
+    name = place[0] if place else next((n for n in given if told.startswith(n)), "ranges")
     told = told[:1].lower() + told[1:]
     if len(place) > 1 and isinstance(given[name].value[place[1]], dict):
         end = next((part for part in place[2:] if part in Range.model_fields), None)
         problem = f"the range of {place[1]}{f', {end}' if end else ''}: {told}"
     elif len(place) > 1:
         problem = f"the range of {place[1]} is neither a list of values nor low and high"
-    elif name == "ranges":
+    elif name == "ranges" or not place:
         problem = told
     else:
         problem = f"{name} is {given[name].value!r}: {told}"

@@ -19,10 +19,10 @@ from luthier.core.errors import RunError
 from luthier.core.files import write_json
 from luthier.core.hashing import hash_json
 from luthier.recipes.run_folder import settings_of
+from luthier.recipes.run_record import SWEEP_JSON
 from luthier.recipes.sweep_plan import SweepPlan
 from luthier.recipes.sweep_settings import Choice
 
-SWEEP_JSON = "sweep.json"
 KIND = "luthier sweep"
 
 TrialState = Literal["running", "finished", "pruned", "failed"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from luthier.contracts.settings import Settings
+
+_LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
 Choice = bool | int | float | str | None
 """A value that a list of choices can hold."""
@@ -52,8 +54,9 @@ class SweepSettings(Settings):
     metric: str = "eval_loss"
     """What is compared: a metric of metrics.jsonl, as it stands at a run's end."""
 
-    direction: Literal["minimize", "maximize"] = "minimize"
-    """Whether the best trial has the lowest or the highest value."""
+    direction: Literal["minimize", "maximize"] | None = None
+    """Whether the best trial has the lowest or the highest value. Default: the lowest of a loss, a
+    perplexity or bits per byte; for any other metric it must be named."""
 
     sampler: Literal["tpe", "random"] = "tpe"
     """How values are drawn: tpe (after ten trials near those that did well; NeurIPS 2011, Bergstra
@@ -65,6 +68,20 @@ class SweepSettings(Settings):
 
     prune_after: int = Field(default=5, gt=0)
     """Trials that must have finished before one is stopped early."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_loss_less_is_better(cls, values: dict[str, Any]) -> dict[str, Any]:
+        metric = str(values.get("metric", "eval_loss"))
+        if values.get("direction") is None and metric.endswith(_LESS_IS_BETTER):
+            return values | {"direction": "minimize"}
+        return values
+
+    @model_validator(mode="after")
+    def _knows_what_is_better(self) -> SweepSettings:
+        if self.direction is None:
+            raise ValueError(f"metric is {self.metric}: say by direction whether more is better")
+        return self
 
     @model_validator(mode="after")
     def _holds_choices(self) -> SweepSettings:
