@@ -57,7 +57,7 @@ def drawn(run: RunRecord, width: int = 100, silent_s: float = 0.0) -> list[str]:
 def test_the_whole_picture() -> None:
     samples = [
         {"step": 2, "prompt": "Hi", "answer": "old"},
-        {"step": 4, "prompt": "Hi\nthere", "answer": "\x1b[31mred"},
+        {"step": 4, "prompt": "Hi\nthere", "answer": "\x1b[31mred", "finish_reason": "length"},
     ]
     events = [{"step": 3, "message": "the loss leapt"}]
     run = a_run(train=TRAIN, evaluations=EVALUATIONS, samples=samples, events=events)
@@ -69,7 +69,7 @@ def test_the_whole_picture() -> None:
     assert curve[0].split()[0] == "2.900"
     assert metrics == "epoch 0.40  loss 2.6000  lr -  grad norm -  12.3k tokens/s"
     assert evaluation == "validation loss 1.7500  (best 1.5000, step 2)"
-    assert sample == "Hi⏎there -> ␛[31mred"
+    assert sample == "Hi⏎there → ␛[31mred …"
     assert event == "step 3: the loss leapt"
 
 
@@ -113,7 +113,7 @@ def test_lines_come_in_the_order_of_the_steps_and_once() -> None:
     lines = [str(line) for line in new_lines(before, now)]
     assert [line.split()[1].rstrip(":") for line in lines] == ["2", "2", "2", "3", "3"]
     assert lines[1] == "step     2  validation loss 1.5000"
-    assert lines[2] == "step     2  Hi -> Ho"
+    assert lines[2] == "step     2  Hi → Ho"
     assert lines[4] == "step 3: outlier"
     assert list(new_lines(now, now)) == []
 

@@ -45,7 +45,7 @@ def draw_run(run: RunRecord, width: int, silent_s: float, holder: str) -> Group:
     if run.evaluations:
         parts.append(_one_line(evaluation_words(run.last_eval) + _best(run), "green"))
     for sample in newest_samples(run)[:_NUM_SAMPLES]:
-        parts.append(_one_line(f"{_quoted(sample, 'prompt')} -> {_quoted(sample, 'answer')}", ""))
+        parts.append(_one_line(sample_words(sample), ""))
     for event in run.events[-_NUM_EVENTS:]:
         parts.append(_one_line(event_words(event), "yellow"))
     return Group(*parts)
@@ -72,8 +72,8 @@ def new_lines(before: RunRecord | None, run: RunRecord) -> Iterator[Text]:
             text = Text(f"step {record['step']:5}  {words(record)}", style=style)
             fresh.append((record["step"], order, text))
     for sample in run.samples[_num_same(getattr(before, "samples", ()), run.samples) :]:
-        words = f"{_quoted(sample, 'prompt')} -> {_quoted(sample, 'answer')}"
-        fresh.append((sample["step"], 2, Text(f"step {sample['step']:5}  {words}")))
+        text = Text(f"step {sample['step']:5}  {sample_words(sample)}")
+        fresh.append((sample["step"], 2, text))
     for event in run.events[_num_same(getattr(before, "events", ()), run.events) :]:
         fresh.append((event["step"], 3, Text(event_words(event), style="yellow")))
     yield from (text for *_, text in sorted(fresh, key=lambda one: one[:2]))
@@ -114,6 +114,12 @@ def evaluation_words(metrics: Mapping[str, Any]) -> str:
 def event_words(event: Mapping[str, Any]) -> str:
     """Return an event in one line."""
     return f"step {event['step']}: {_shown(str(event.get('message', event.get('kind'))))}"
+
+
+def sample_words(sample: Mapping[str, Any]) -> str:
+    """Return a prompt and its answer in one line; dots for an answer that was cut off."""
+    prompt, answer = (_shown(str(sample.get(name, ""))) for name in ("prompt", "answer"))
+    return f"{prompt} → {answer}" + (" …" if sample.get("finish_reason") == "length" else "")
 
 
 def progress_words(run: RunRecord, silent_s: float) -> str:
@@ -183,10 +189,6 @@ def _num_same(old: Sequence[Any], new: Sequence[Any]) -> int:
 
 def _number(label: str, value: float | None, form: str) -> str:
     return f"{label} -" if value is None else f"{label} {value:{form}}"
-
-
-def _quoted(sample: Mapping[str, Any], name: str) -> str:
-    return _shown(str(sample.get(name, "")))
 
 
 def _shown(text: str) -> str:

@@ -23,8 +23,8 @@ from luthier.dataset.tokens import Encoder
 from luthier.evaluation.generation import room_for_answer
 from luthier.evaluation.sampler import FixedPrompts
 from luthier.recipes.job import Job
+from luthier.recipes.run_record import SAMPLES as SAMPLES
 
-SAMPLES = "samples.jsonl"
 _NEWLINE = "\n"
 
 
