@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headless_chromium import find_chromium, running_chromium
 from luthier.report.sweep_page import commands, counts, headline, shown, sweep_page
 from luthier.report.words import say
 
@@ -122,3 +124,24 @@ def test_every_end_has_words(state: str) -> None:
 )
 def test_a_value_is_written_as_in_a_table(value: Any, text: str) -> None:
     assert shown(value) == text
+
+
+def test_all_is_drawn_in_a_browser_without_a_network(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium here")
+    path = tmp_path / "sweep.html"
+    path.write_text(sweep_page(record), encoding="utf-8")
+    undrawn = """[...document.querySelectorAll('.chart')]
+        .filter(chart => !chart.querySelector('.main-svg')).map(chart => chart.id)"""
+    with running_chromium(program, tmp_path / "profile") as browser:
+        for width, scheme in ((1280, "light"), (360, "dark")):
+            browser.open(path, width=width, scheme=scheme)
+            assert browser.complaints == []
+            assert browser.requests == [path.as_uri()]
+            assert browser.value("document.querySelectorAll('.chart').length") == 3
+            assert browser.value(undrawn) == []
+            assert browser.value("document.querySelectorAll('#parallel .trace').length") == 2
+            assert browser.value("document.documentElement.scrollWidth") == width
