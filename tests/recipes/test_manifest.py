@@ -75,9 +75,14 @@ def test_what_is_recorded_when_a_run_starts(tiny_llama: Any, monkeypatch: pytest
 
 def test_of_a_cleaned_corpus_its_own_inputs_are_recorded(tiny_llama: Any):
     config = config_of(model_name_or_path=str(tiny_llama()))
-    corpus = {"data_version": "v", "key": "k", "inputs": {}, "packages": {}, "steps": ["long"]}
+    facts = {"data_version": "v", "key": "k", "inputs": {}, "packages": {}}
+    assert describe_run(config, [], {}, [], {**facts, "more": 1})["corpus"] == facts
+    step = {"name": "exact", "rows_in": 5, "rows_out": 3, "dropped": {"dup_exact": 2}}
+    sides = {side: {"rows": 5, "languages": {"en": 5}} for side in ("before", "after")}
+    corpus = {**facts, "steps": [{**step, "counts": {}}], "statistics": {**sides, "tokenizer": "t"}}
     kept = describe_run(config, [], {}, [], corpus)["corpus"]
-    assert kept == {"data_version": "v", "key": "k", "inputs": {}, "packages": {}}
+    languages = {side: {"languages": {"en": 5}} for side in sides}
+    assert kept == {**facts, "steps": [step], "statistics": languages}
 
 
 def test_a_changed_checkout_leaves_its_diff_in_the_run(

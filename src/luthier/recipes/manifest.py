@@ -30,7 +30,8 @@ from luthier.recipes.source_version import source_commit, source_diff, source_sh
 DIFF = "luthier.diff"
 """The file of a run's folder with the changes of luthier's source that no commit has."""
 
-_OF_THE_CORPUS = ("data_version", "key", "inputs", "packages", "steps", "statistics")
+_OF_THE_CORPUS = ("data_version", "key", "inputs", "packages")
+_OF_A_STEP = ("name", "rows_in", "rows_out", "dropped")
 _OF_A_PART = (
     *("started", "ended", "command", "goes_on_from", "settings_sha256", "luthier", "outcome"),
 )
@@ -53,9 +54,7 @@ def describe_run(
         corpus: The manifest of the corpus that steps made of the files; None without steps.
     """
     device = choose_device()
-    cleaned = (
-        {} if corpus is None else {"corpus": {n: corpus[n] for n in _OF_THE_CORPUS if n in corpus}}
-    )
+    cleaned = {} if corpus is None else {"corpus": _describe_corpus(corpus)}
     return {
         "luthier": describe_luthier(),
         "started": now(),
@@ -78,6 +77,17 @@ def describe_run(
         "environment": deciding_variables(),
         "notices": [notice.as_json() for notice in notices],
     }
+
+
+def _describe_corpus(corpus: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run records of its corpus: what it was made of, and what was dropped."""
+    facts = {name: corpus[name] for name in _OF_THE_CORPUS}
+    if "steps" not in corpus:
+        return facts  # It was not made, only looked for.
+    statistics = corpus["statistics"]
+    sides = {side: {"languages": statistics[side]["languages"]} for side in ("before", "after")}
+    steps = [{name: step[name] for name in _OF_A_STEP} for step in corpus["steps"]]
+    return facts | {"steps": steps, "statistics": sides}
 
 
 def describe_luthier() -> dict[str, Any]:
