@@ -307,9 +307,9 @@ def compare(
     out: Annotated[str | None, typer.Option(help="Write a page, with curves.")] = None,
 ) -> None:
     """Show runs side by side: settings that differ, metrics, evaluations."""
-    from luthier.cli import report as command
+    from luthier.cli.compare import run
 
-    command.compare(runs, out=out)
+    run(runs, out=out)
 
 
 @app.command()
