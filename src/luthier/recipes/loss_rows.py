@@ -1,8 +1,8 @@
 """A few rows with the loss of each of their tokens, before training and after, for the report.
 
 In: a job and its rows, those of validation where it has any. Out: shown_rows.json in the run's
-folder, so that a page can be made without a model. At most four rows of at most 400 tokens: their
-logits take less memory than a training step, and their eight passes less time than one.
+folder, so that a page can be made without a model. At most four rows of at most 400 tokens, passed
+through the model one by one: about the time of one training step in all.
 """
 
 from __future__ import annotations

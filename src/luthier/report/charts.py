@@ -61,7 +61,7 @@ def line(
         "name": both(name),
         "line": {"color": css(colour), "width": 1.2 if is_faint else 2.2, "dash": dash},
         "marker": {"color": css(colour), "size": 7},
-        "opacity": 0.4 if is_faint else 1,
+        "opacity": 0.55 if is_faint else 1,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from luthier.core.units import format_seconds
 from luthier.report.curves import Record, column, value
 from luthier.report.reported_run import ReportedRun, speed
-from luthier.report.run_tables import Table, interval, metric_text
+from luthier.report.run_tables import Table, interval, is_measured, metric_text
 from luthier.report.words import Text, name_of, number, say
 
 _PLACES = frozenset({"output_dir"})
@@ -45,7 +45,7 @@ def metrics_table(runs: Sequence[ReportedRun]) -> Table:
     ]
     names = dict.fromkeys(name for run in runs for record in run.evals for name in record)
     for name in names:
-        if name.startswith("eval_") and name != "eval_seconds":
+        if is_measured(name):
             rows.append([_moment(name, "last"), *(_last(run.evals, name) for run in runs)])
             rows.append([_moment(name, "best"), *(_best(run.evals, name) for run in runs)])
     return Table([say("run_metric"), *_names(runs)], rows)

@@ -15,6 +15,7 @@ _MOST_STEPS = 8
 """Columns of samples; more are thinned, for a row of twenty answers is not read."""
 
 _SHOWN_HASH = 16
+_NOT_MEASURED = frozenset({"eval_seconds", "eval_supervised_tokens"})
 _NOTHING = Text.same("–")
 
 
@@ -81,6 +82,11 @@ def metric_text(name: str, number_: float | None) -> str:
     return f"{number_:.4g}" if abs(number_) < 0.01 else f"{number_:.4f}".rstrip("0").rstrip(".")
 
 
+def is_measured(name: str) -> bool:
+    """Whether a value of a validation says how good the model is, and not how it was measured."""
+    return name.startswith("eval_") and name not in _NOT_MEASURED
+
+
 def validations(run: ReportedRun) -> Table | None:
     """Return the first, the best and the last validation side by side; None without one."""
     if not run.evals:
@@ -96,7 +102,7 @@ def validations(run: ReportedRun) -> Table | None:
         [name_of("metrics", name)]
         + [Text.same(metric_text(name, value(record, name))) for _, record in shown]
         for name in names
-        if name.startswith("eval_") and name != "eval_seconds"
+        if is_measured(name)
     ]
     steps = [say("run_step", step=number(record["step"])) for _, record in shown]
     heads = [
