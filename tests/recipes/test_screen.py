@@ -23,7 +23,8 @@ def messages() -> dict[str, Callable[..., None]]:
 def test_a_screen_is_an_observer_that_hears_more():
     assert messages().keys() == {
         *("say", "working", "notice", "corpus", "data", "model"),
-        *("on_start", "on_step", "on_log", "on_evaluation", "on_checkpoint", "on_end"),
+        *("on_start", "on_step", "on_log", "on_evaluation", "on_samples"),
+        *("on_checkpoint", "on_end"),
     }
 
 
