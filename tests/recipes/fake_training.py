@@ -20,7 +20,7 @@ from typing import Any
 
 from luthier.checkpoints.listing import FOLDER, checkpoint_name
 from luthier.checkpoints.manifest import seal
-from luthier.core.files import append_jsonl, write_json
+from luthier.core.files import append_jsonl, write_json, write_text
 from luthier.core.lock import locked_folder
 
 STOPPED = 75
@@ -39,7 +39,7 @@ def main(behaviours: Path, settings: Path, *flags: str) -> int:
         return 1
     folder.mkdir(exist_ok=True)
     with locked_folder(folder, lambda line: None):
-        (folder / "run.yaml").write_text(text)
+        write_text(folder / "run.yaml", text)
         write_json(folder / "manifest.json", {})
         if behaviour == "killed":
             os.kill(os.getpid(), signal.SIGKILL)

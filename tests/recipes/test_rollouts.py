@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from luthier.core.errors import RunError, SettingsError
+from luthier.engine.meter import PARTS
 from luthier.recipes.config_resolve import resolve_file
 from luthier.recipes.inspection import inspect_run
 from luthier.recipes.reproduce import open_run, reproduce, verify
@@ -58,7 +59,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def train_lines(run: Any) -> list[dict[str, Any]]:
     times = {"tokens_per_second", "supervised_tokens_per_second", "seconds_per_step"}
-    times |= {"elapsed_seconds", "memory_bytes"}
+    times |= {"elapsed_seconds", "memory_bytes", *(f"seconds_{part}" for part in PARTS)}
     return [
         {name: value for name, value in line.items() if name not in times}
         for line in run.metrics()
