@@ -54,15 +54,15 @@ class RowLogProbs:
     """What the trained model said at each place of a row.
 
     Attributes:
-        kept_TK: Log-probabilities of the kept tokens, the likeliest first; float32.
-        ids_TK: Which tokens those are.
-        next_T: Log-probability of the token that follows; float32.
+        kept_log_probs: (T, K) of the likeliest tokens, the likeliest first; float32.
+        kept_ids: (T, K) which tokens those are.
+        next_log_probs: (T,) of the token that follows; float32.
         num_tokens: Size of the vocabulary.
     """
 
-    kept_TK: FloatArray
-    ids_TK: IntArray
-    next_T: FloatArray
+    kept_log_probs: FloatArray
+    kept_ids: IntArray
+    next_log_probs: FloatArray
     num_tokens: int
 
     @classmethod
@@ -89,8 +89,8 @@ class RowLogProbs:
         Args:
             log_probs_TV: The other's. Tokens beyond this vocabulary belong to the rest.
         """
-        other = np.take_along_axis(log_probs_TV, self.ids_TK, axis=1).astype(np.float64)
-        kept = self.kept_TK.astype(np.float64)
+        other = np.take_along_axis(log_probs_TV, self.kept_ids, axis=1).astype(np.float64)
+        kept = self.kept_log_probs.astype(np.float64)
         kept_mass = np.exp(kept)
         divergence = (kept_mass * (kept - other)).sum(axis=1)
         rest = np.maximum(1 - kept_mass.sum(axis=1), _LEAST_MASS)
@@ -99,7 +99,7 @@ class RowLogProbs:
 
     def same_top(self, log_probs_TV: FloatArray) -> npt.NDArray[np.bool_]:
         """Return at which places another model has the same likeliest token."""
-        return self.ids_TK[:, 0] == log_probs_TV.argmax(axis=1)
+        return self.kept_ids[:, 0] == log_probs_TV.argmax(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Probe:
     @property
     def perplexity(self) -> float:
         """The trained model's on the rows, of all tokens but the first of each."""
-        return perplexity([row.next_T for row in self.log_probs])
+        return perplexity([row.next_log_probs for row in self.log_probs])
 
 
 def next_log_probs(log_probs_TV: FloatArray, ids: Sequence[int]) -> FloatArray:
@@ -153,9 +153,9 @@ def write_probe(probe: Probe, folder: Path) -> None:
     arrays: dict[str, Any] = {}
     for number, row in enumerate(probe.log_probs):
         arrays |= {
-            f"kept_{number}": row.kept_TK,
-            f"ids_{number}": row.ids_TK,
-            f"next_{number}": row.next_T,
+            f"kept_{number}": row.kept_log_probs,
+            f"ids_{number}": row.kept_ids,
+            f"next_{number}": row.next_log_probs,
         }
     np.savez(folder / "log_probs.npz", **arrays)
     known = {
