@@ -35,6 +35,7 @@ class Source:
         adapter: Folder of the adapter that was merged, if one was.
         kept_dtype: Type that the base's weights are stored in: what a target without a type of
             its own writes.
+        quantization: Settings that the base was quantised with in training; None where it wasn't.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Source:
     facts: Mapping[str, Any]
     adapter: Path | None = None
     kept_dtype: str = "float32"
+    quantization: Mapping[str, Any] | None = None
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
