@@ -18,6 +18,7 @@ from luthier.export.hf import copy_beside_weights
 from luthier.export.model_card import model_card
 from luthier.export.source import Source, read_json
 from luthier.export.target import Artifact, Tell
+from luthier.models.fixed_terms import TRAINED_PART
 
 if TYPE_CHECKING:
     from luthier.export.probe import Probe
@@ -62,8 +63,10 @@ class AdapterTarget:
         tell("copying the adapter")
         copy_beside_weights(source.folder, folder)
         (folder / "config.json").unlink(missing_ok=True)  # transformers would look for weights
-        for file in sorted(source.adapter.glob("adapter_*")):
-            shutil.copyfile(file, folder / file.name)
+        # What training goes on from lies beside an adapter that was joined with earlier ones.
+        for file in (*sorted(source.adapter.glob("adapter_*")), source.adapter / TRAINED_PART):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
         base = {"base": source.facts.get("base"), "quantization": source.quantization}
         write_json(folder / BASE_JSON, base)
         write_text(folder / "README.md", model_card(source.facts, "adapter"))
