@@ -22,7 +22,7 @@ from luthier.core.errors import (
 
 COMMANDS = ("train", "prepare", "inspect", "config", "chat", "generate", "checkpoints", "doctor")
 COMMANDS += ("demo", "reproduce", "lr-find", "eval")
-COMMANDS += ("report", "compare", "runs", "watch", "sweep")
+COMMANDS += ("report", "compare", "runs", "watch", "sweep", "export", "verify")
 
 
 @pytest.fixture

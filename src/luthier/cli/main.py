@@ -381,6 +381,58 @@ def reproduce(
     )
 
 
+class _SeveralTargets(TyperCommand):
+    """Lets `--to` stand once before several targets."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write `--to` before each word that follows one, up to the next option."""
+        written: list[str] = []
+        of_to = False
+        for word in args:
+            if word.startswith("-"):
+                of_to = word == "--to"
+                written += [] if of_to else [word]
+            else:
+                written += ["--to", word] if of_to else [word]
+        return super().parse_args(ctx, written)
+
+
+@app.command(cls=_SeveralTargets)
+def export(
+    model: Annotated[str, typer.Argument(help="A run folder, checkpoint, adapter or model.")],
+    to: Annotated[
+        list[str], typer.Option("--to", help="Targets: hf adapter gguf:Q8_0 ... (docs/export.md)")
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="Folder for the artifacts; else RUN/exports.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Type of hf weights: bfloat16, float16, float32.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Rows to check with; else the run's validation.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an artifact of the same name.")
+    ] = False,
+) -> None:
+    """Merge, convert and check a model: luthier export RUN --to hf gguf:Q8_0."""
+    from luthier.cli.export import run
+    from luthier.recipes.export_request import ExportRequest
+
+    run(ExportRequest(model, to, out=out, dtype=dtype, data=data, overwrite=overwrite))
+
+
+@app.command()
+def verify(
+    folder: Annotated[str, typer.Argument(help="A folder that `luthier export` made.")],
+) -> None:
+    """Check an exported artifact again, anywhere: hashes, then what it says."""
+    from luthier.cli.verify import run
+
+    run(folder)
+
+
 data = typer.Typer(help="Look at a corpus that `luthier prepare` wrote.", no_args_is_help=True)
 app.add_typer(data, name="data")
 

@@ -8,13 +8,11 @@ fails its check is kept as NAME.failed, for looking at it.
 from __future__ import annotations
 
 import gc
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
 
 from luthier.core.disk import check_folder, check_room
 from luthier.core.errors import RunError, SettingsError, did_you_mean
@@ -28,6 +26,7 @@ from luthier.export.target import Artifact
 from luthier.models.load import read_config
 from luthier.recipes.answering import find_model
 from luthier.recipes.export_probe import make_probe
+from luthier.recipes.export_request import ExportRequest
 from luthier.recipes.export_source import (
     ExportedModel,
     make_source,
@@ -40,27 +39,6 @@ from luthier.recipes.screen import Screen
 FOLDER = "exports"
 """Folder in a run's folder."""
 DTYPES = ("bfloat16", "float16", "float32")
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRequest:
-    """What the user asked for.
-
-    Attributes:
-        model: A run folder, a checkpoint, an adapter or model folder, or a hub name.
-        targets: Each as NAME or NAME:TYPE.
-        out: Folder that the artifacts go into; None: exports/ in the run's folder.
-        dtype: Type of the weights of hf; None: that of the base.
-        data: File of rows to check with; None: the run's validation rows.
-        overwrite: Whether an artifact of the same name is replaced.
-    """
-
-    model: str
-    targets: Sequence[str]
-    out: str | None = None
-    dtype: str | None = None
-    data: str | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
