@@ -33,7 +33,7 @@ ROW_TOKENS = 160
 _NUM_READ = 16
 _NUM_CHATS = 4
 _NUM_PROMPTS = 3
-_MAX_NEW_TOKENS = 48
+_MAX_NEW_TOKENS = 32
 
 _BUILT_IN = (
     (Message("user", "Name three colours."), Message("assistant", "Red, green and blue.")),
@@ -115,8 +115,9 @@ def _find_rows(
         return rows.path, rows.rows
     why = "the model is of no run"
     if place.run is not None:
+        config = resolve_file(place.run / RUN_YAML).config
         try:
-            rows = rows_of_run(resolve_file(place.run / RUN_YAML).config, _NUM_READ, screen)
+            rows = rows_of_run(config, _NUM_READ, screen)
             return f"validation rows of {rows.path}", rows.rows
         except (DataError, SettingsError) as error:  # moved data, no validation rows
             why = error.problem
@@ -133,8 +134,10 @@ def _render(
         renderer = Renderer(tokenizer, default_system=default_system(exported.place.run))
     records = [row.record for row in found]
     built_in = [Conversation(turns, Origin("built-in", n)) for n, turns in enumerate(_BUILT_IN)]
-    rows, left = [], NUM_TOKENS
-    for ids in _row_ids(records or built_in, renderer, encoder):
+    rows: list[tuple[int, ...]] = []
+    left = NUM_TOKENS
+    # Where the rows are few, the built-in chats fill up.
+    for ids in _row_ids([*records, *built_in], renderer, encoder):
         cut = tuple(ids[: min(ROW_TOKENS, left, context)])
         if len(cut) > 1:
             rows.append(cut)
