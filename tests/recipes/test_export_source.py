@@ -45,7 +45,6 @@ def opened(source):
         {"use_dora": True},
         {"use_rslora": True, "lora_init": "pissa"},
         {"additional_target": "lm_head"},
-        {"new_tokens": ["<think>", "</think>"]},
         pytest.param(
             {"quantization_bit": 4},
             marks=pytest.mark.skipif(
@@ -53,7 +52,7 @@ def opened(source):
             ),
         ),
     ],
-    ids=["lora", "dora", "pissa", "head", "new tokens", "nf4"],
+    ids=["lora", "dora", "pissa", "head", "nf4"],
 )
 def test_the_merged_folder_says_what_was_trained(small_run, tmp_path, settings):
     run = small_run.train(max_steps=2, learning_rate=0.03, **settings).folder
@@ -68,6 +67,20 @@ def test_the_merged_folder_says_what_was_trained(small_run, tmp_path, settings):
     is_quantised = "quantization_bit" in settings
     assert (source.quantization is not None) is is_quantised
     assert "quantization_config" not in source.config
+
+
+def test_rows_of_new_tokens_are_in_the_merged_folder(small_run, tiny_llama, load_tiny, tmp_path):
+    base = tiny_llama("llama2", tokenizer=load_tiny("llama2"))
+    run = small_run.train(model_name_or_path=str(base), template="chatml", max_steps=2).folder
+    source, trained = source_of(run, tmp_path / "source")
+    merged = opened(source)
+    num_old = AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight.shape[0]
+    assert merged.get_input_embeddings().weight.shape[0] > num_old
+    assert source.config["vocab_size"] == merged.get_input_embeddings().weight.shape[0]
+    assert source.stop_token_ids[0] >= num_old
+    ids = torch.arange(num_old - 20, merged.config.vocab_size)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, trained(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_stops_template_and_licence_come_along(small_run, tmp_path):
