@@ -10,7 +10,6 @@ from rich.text import Text
 
 from luthier.cli.display import TrainScreen
 from luthier.cli.terminal import console
-from luthier.core.units import MIB
 
 if TYPE_CHECKING:
     from luthier.recipes.export import Exported, ExportRequest
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 _FAILED = 1
 """Exit code where a check failed."""
 _SHOWN_CHARS = 160
+_MB = 1e6
 _STYLES = {"passed": "green", "failed": "bold red", "not checked": "yellow"}
 
 
@@ -49,7 +49,8 @@ def show(exported: Sequence[Exported]) -> None:
     for one in exported:
         name = one.folder.name
         for problem in one.result.problems:
-            console.print(Text.assemble(("failed  ", "bold red"), f"{name}: {problem}"))
+            told = f"{name}: {problem}"
+            console.print(Text.assemble(("failed  ", "bold red"), told), soft_wrap=True)
         if one.result.not_checked is not None:
             told = f"{name}: {one.result.not_checked}"
             console.print(Text.assemble(("not checked  ", "yellow"), told), soft_wrap=True)
@@ -74,7 +75,7 @@ def results_table(exported: Sequence[Exported]) -> Table:
         table.add_row(
             one.target,
             one.kind or "",
-            f"{one.num_bytes / MIB:,.0f}" if one.num_bytes >= MIB else "<1",
+            f"{one.num_bytes / _MB:,.0f}" if one.num_bytes >= _MB else "<1",
             f"{one.seconds:,.1f}",
             _number(result.ppl, ".5g"),
             _number(result.kl, ".2g"),
