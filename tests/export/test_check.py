@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -113,6 +114,17 @@ def test_what_a_runtime_can_not_tell_stays_open(source, probe):
     nothing = replace(probe, chats=(), rows=(), log_probs=(), prompts=(), answers=(), stopped=())
     empty = check_runtime(Wrong(source.folder), nothing, Bound(0, 1))
     assert (empty.kl, empty.ids_equal, empty.cached_equal) == (None, None, None)
+
+
+def test_a_dated_template_is_compared_on_its_own_day_alone(source, probe):
+    def later(ids):
+        return [*ids, 5]
+
+    today = replace(probe, day=date.today().isoformat())
+    assert check(source, today, chat_ids=later).ids_equal is False
+    past = replace(probe, day="2001-01-01")
+    assert check(source, past, chat_ids=later).ids_equal is True
+    assert check(source, past, text_ids=later).ids_equal is False
 
 
 def test_bounds_widen_with_fewer_bits():

@@ -79,6 +79,8 @@ def test_beside_the_weights_lie_tokenizer_template_stops_and_card(write, source)
     for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "README.md"):
         assert (folder / name).is_file(), name
     assert "# model (hf, float32)" in (folder / "README.md").read_text()
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1, "a file that others can't read"
 
 
 def swap_tensors(folder):

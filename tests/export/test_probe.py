@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,12 +57,13 @@ def test_perplexity_counts_each_token_once():
 
 
 def test_a_probe_is_read_as_it_was_written(probe, tmp_path):
+    probe = replace(probe, day="2026-11-24")
     write_probe(probe, tmp_path / "probe")
     found = read_probe(tmp_path / "probe")
     assert found.chats == probe.chats
     assert (found.rows, found.prompts, found.answers) == (probe.rows, probe.prompts, probe.answers)
     assert (found.stopped, found.stop_token_ids) == (probe.stopped, probe.stop_token_ids)
-    assert found.perplexity == probe.perplexity
+    assert (found.perplexity, found.day) == (probe.perplexity, probe.day)
     for one, other in zip(found.log_probs, probe.log_probs, strict=True):
         np.testing.assert_array_equal(one.kept_log_probs, other.kept_log_probs)
         np.testing.assert_array_equal(one.kept_ids, other.kept_ids)

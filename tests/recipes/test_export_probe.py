@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import numpy as np
 import pytest
@@ -65,6 +66,13 @@ def test_without_rows_there_are_built_in_chats_and_the_reason(small_run, ask, is
     assert probe.origin == f"built-in chats ({why})"
     assert "杭州" in text_of(probe, model)
     assert any(len(chat.messages) == 4 for chat in probe.chats)
+
+
+def test_a_template_that_writes_the_date_is_marked(tiny_llama, load_tiny, ask):
+    assert ask(tiny_llama())[0].day is None
+    tokenizer = load_tiny("chatml")
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + tokenizer.chat_template
+    assert ask(tiny_llama("dated", tokenizer=tokenizer))[0].day == date.today().isoformat()
 
 
 def test_chats_that_the_template_refuses_are_left_out(tiny_llama, load_tiny, ask):

@@ -95,7 +95,10 @@ def _write_weights(source: Source, dtype: str, folder: Path, shard_bytes: int) -
         from safetensors.torch import save_file
 
         shards.append(list(held))
-        save_file(held, folder / _shard_name(len(shards)), metadata={"format": "pt"})
+        shard = folder / _shard_name(len(shards))
+        save_file(held, shard, metadata={"format": "pt"})
+        # safetensors lets nobody else read it, and a server may run as somebody else.
+        shutil.copymode(folder / "config.json", shard)
         held.clear()
 
     for name, tensor in source.tensors():

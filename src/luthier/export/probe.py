@@ -116,6 +116,7 @@ class Probe:
         stopped: Whether each answer ended by itself.
         max_new_tokens: Longest answer.
         stop_token_ids: Any of these ends an answer.
+        day: When the chats were rendered, as ISO 8601, where the template writes the date.
     """
 
     origin: str
@@ -127,6 +128,7 @@ class Probe:
     stopped: tuple[bool, ...]
     max_new_tokens: int
     stop_token_ids: tuple[int, ...]
+    day: str | None = None
 
     @property
     def perplexity(self) -> float:
@@ -168,6 +170,7 @@ def write_probe(probe: Probe, folder: Path) -> None:
         "stopped": probe.stopped,
         "max_new_tokens": probe.max_new_tokens,
         "stop_token_ids": probe.stop_token_ids,
+        "day": probe.day,
     }
     write_json(folder / PROBE_JSON, known)
 
@@ -199,4 +202,5 @@ def read_probe(folder: Path) -> Probe:
         stopped=tuple(known["stopped"]),
         max_new_tokens=known["max_new_tokens"],
         stop_token_ids=tuple(known["stop_token_ids"]),
+        day=known["day"],
     )

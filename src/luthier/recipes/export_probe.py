@@ -14,6 +14,7 @@ from typing import Any
 from luthier.contracts.conversation import Conversation, Message, Origin
 from luthier.core.errors import DataError, SettingsError
 from luthier.dataset.rendering import Renderer
+from luthier.dataset.side import describe_template
 from luthier.dataset.tokens import Encoder
 from luthier.evaluation.generation import generate_answers
 from luthier.evaluation.settings import generation_settings
@@ -104,7 +105,15 @@ def make_probe(
         stopped=tuple(answer.finish_reason == "stop" for answer in answers),
         max_new_tokens=_MAX_NEW_TOKENS,
         stop_token_ids=stop_token_ids,
+        day=_day(exported),
     )
+
+
+def _day(exported: ExportedModel) -> str | None:
+    """Return today, where the template writes it."""
+    if not exported.tokenizer.chat_template:
+        return None
+    return describe_template(exported.tokenizer).get("date")
 
 
 def _find_rows(
