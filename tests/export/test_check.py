@@ -82,6 +82,7 @@ def test_probabilities_out_of_bounds_are_named_with_the_bound(source, probe):
     assert "its KL divergence is" in result.problems[0]
     assert "at most 0.001 is allowed" in result.problems[0]
     assert "its likeliest token is the trained model's at" in result.problems[1]
+    assert result.ppl_ratio is not None
     assert result.ppl_ratio > 1
 
 

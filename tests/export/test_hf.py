@@ -42,6 +42,7 @@ def test_a_folder_of_each_type_passes(write, source, probe, kind):
     if kind != "bfloat16":
         assert result.problems == ()
     assert result.ids_equal is result.stops is result.cached_equal is True
+    assert result.kl is not None
     assert result.kl < 1e-2
 
 

@@ -29,7 +29,13 @@ def test_targets_are_read_by_name_and_type_each_once():
 def test_what_is_unknown_is_said_with_what_is_known(names, problem, mend):
     with pytest.raises(SettingsError, match=problem) as error:
         read_targets(names)
-    assert mend in error.value.mend
+    assert mend in str(error.value.mend)
+
+
+def test_a_model_behind_the_targets_is_told_its_place(tmp_path):
+    with pytest.raises(SettingsError, match="unknown target") as error:
+        read_targets(["hf", str(tmp_path)])
+    assert error.value.mend == "Name the model before --to."
 
 
 def test_a_target_may_need_a_type(monkeypatch):
@@ -39,7 +45,7 @@ def test_a_target_may_need_a_type(monkeypatch):
     monkeypatch.setattr(registry, "TARGETS", {"hf": Needy})
     with pytest.raises(SettingsError, match="hf needs a type") as error:
         read_targets(["hf"])
-    assert "hf:float32" in error.value.mend
+    assert "hf:float32" in str(error.value.mend)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -113,7 +113,7 @@ def test_an_export_that_is_there_is_replaced_only_if_asked(run, export_as):
     (first,) = export_as(run, "adapter")
     with pytest.raises(RunError, match="an export of that name already") as error:
         export_as(run, "hf", "adapter")
-    assert "--overwrite" in error.value.mend
+    assert "--overwrite" in str(error.value.mend)
     assert not (run / "exports" / "out-hf").exists()
     (first.folder / "mine.txt").write_text("left")
     export_as(run, "adapter", overwrite=True)
@@ -146,7 +146,7 @@ def test_a_wrong_request_ends_before_anything_is_loaded(
 def test_a_model_of_no_run_needs_a_place(small_run, export_as, tmp_path):
     with pytest.raises(SettingsError, match="no place for the export") as error:
         export_as(small_run.model, "hf")
-    assert "--out FOLDER" in error.value.mend
+    assert "--out FOLDER" in str(error.value.mend)
     (one,) = export_as(small_run.model, "hf", out=str(tmp_path / "o"))
     assert one.result.problems == ()
     with pytest.raises(ModelError, match="has no adapter"):
@@ -158,7 +158,7 @@ def test_a_base_that_moved_is_named_with_the_mend(run, small_run, export_as):
     small_run.model.rename(small_run.model.with_name("moved"))
     with pytest.raises(ModelError, match=r"base model .* is not there") as error:
         export_as(run, "hf")
-    assert "base_model_name_or_path" in error.value.mend
+    assert "base_model_name_or_path" in str(error.value.mend)
 
 
 def test_a_run_without_weights_names_its_checkpoint(run, export_as):
@@ -166,7 +166,7 @@ def test_a_run_without_weights_names_its_checkpoint(run, export_as):
         path.unlink()
     with pytest.raises(ModelError, match="holds no weights") as error:
         export_as(run, "hf")
-    assert "step-000002" in error.value.mend
+    assert "step-000002" in str(error.value.mend)
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(run, export_as, monkeypatch):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from luthier.core.errors import SettingsError, did_you_mean
 from luthier.export.target import Target
@@ -50,9 +51,9 @@ def read_targets(names: Sequence[str]) -> list[Wanted]:
     for written in names:
         name, _, kind = written.partition(":")
         if name.lower() not in TARGETS:
-            raise SettingsError(
-                f"unknown target {name!r}", where="--to", mend=did_you_mean(name, TARGETS)
-            )
+            is_model = Path(written).expanduser().exists()
+            mend = "Name the model before --to." if is_model else did_you_mean(name, TARGETS)
+            raise SettingsError(f"unknown target {name!r}", where="--to", mend=mend)
         target = TARGETS[name.lower()]()
         one = Wanted(target, _type_of(target, kind, written))
         wanted[one.label] = one

@@ -10,7 +10,6 @@ the source a tensor at a time.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from luthier.core.errors import ModelError
 from luthier.dataset.templates import resolve_template
 from luthier.engine.precision import choose_device
-from luthier.export.source import Source
+from luthier.export.source import Source, read_json
 from luthier.models.adapters import apply_tuning
 from luthier.models.load import load_model, local_folder, read_config
 from luthier.models.merging import merge_adapter
@@ -197,7 +196,7 @@ def _write_generation(model: ExportedModel, stops: tuple[int, ...], folder: Path
     place = model.place
     places = [folder, place.adapter or place.folder, local_folder(place.weights)]
     file = next((p / "generation_config.json" for p in places if p and _has_generation(p)), None)
-    known: dict[str, Any] = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    known: dict[str, Any] = {} if file is None else read_json(file)
     known |= {"eos_token_id": list(stops), "pad_token_id": model.tokenizer.pad_token_id}
     if isinstance(model.tokenizer.bos_token_id, int):
         known["bos_token_id"] = model.tokenizer.bos_token_id
