@@ -1,0 +1,53 @@
+"""llama.cpp's own rendering of a chat: its server is started on this machine and asked.
+
+xllamacpp has no call that renders a template, but its server answers `/apply-template` by the
+template in the file. It listens on the loopback only, behind a key made for it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class ChatServer:
+    """llama.cpp's server over one file.
+
+    Args:
+        path: The GGUF file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import xllamacpp
+
+        self._key = secrets.token_hex(16)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.hostnames = ["127.0.0.1"]
+        params.port = 0
+        params.api_keys = [self._key]
+        params.use_jinja = True
+        params.n_ctx = 256
+        params.n_parallel = 1
+        params.warmup = False
+        params.fit_params = False
+        self._server = xllamacpp.Server(params)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return a conversation as text, up to where an answer begins.
+
+        Raises:
+            OSError: The server refuses, for example for want of a template.
+        """
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/apply-template",
+            data=json.dumps({"messages": list(messages)}).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
+        )
+        # A proxy of the environment has no business with the loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as answer:
+            return str(json.load(answer)["prompt"])
