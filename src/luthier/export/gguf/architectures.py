@@ -90,8 +90,6 @@ def _unknown_setting(architecture: Architecture, config: Config) -> str | None:
     activation = config.get("hidden_activation") or config.get("hidden_act")
     if activation and activation not in architecture.activations:
         return f"the activation {activation!r}"
-    if config.get("quantization_config"):
-        return "weights that are quantised already"
     if architecture.name == "gemma" and config.get("tie_word_embeddings") is False:
         return "an output layer apart from the embedding"
     period, kinds = architecture.sliding_period, config.get("layer_types")

@@ -136,7 +136,7 @@ def _write_general(writer: Any, source: Source, kind: str) -> None:
 
     writer.add_type("model")
     writer.add_name(str(source.facts.get("name") or source.folder.name))
-    if licence := source.facts.get("license"):
+    if licence := source.facts.get("licence"):
         writer.add_license(str(licence))
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
