@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.core.files import write_text
 from luthier.export.gguf.target import GgufTarget
+from luthier.export.gguf.vocabulary import adds_bos
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,8 +168,8 @@ def _family_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
 
 def _trained(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> str:
     text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-    # Ollama puts BOS before a chat where the GGUF file says so, and so does no template of its.
-    return text.removeprefix(str(tokenizer.bos_token or ""))
+    # Where the GGUF file says that BOS is added, Ollama adds it, and its template must not.
+    return text.removeprefix(str(tokenizer.bos_token)) if adds_bos(tokenizer) else text
 
 
 def _default_system(family: Family, rendered: str) -> str | None:

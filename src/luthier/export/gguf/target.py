@@ -4,7 +4,7 @@ over.
 
 from __future__ import annotations
 
-import importlib.util
+from importlib import import_module
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ class GgufTarget:
     def require(self) -> None:
         """Need what writes the file. What runs it is asked for when it is checked."""
         for package in ("gguf", "libgguf"):
-            if importlib.util.find_spec(package) is None:
+            if not _is_installed(package):
                 raise MissingExtraError.of(package, EXTRA, "writing GGUF")
 
     def refuse(self, source_config: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class GgufTarget:
 
     def check(self, artifact: Artifact, probe: Probe) -> CheckResult:
         """Run the file in llama.cpp, in a process of its own."""
-        if importlib.util.find_spec("xllamacpp") is None:
+        if not _is_installed("xllamacpp"):
             return CheckResult(
                 not_checked="xllamacpp, which runs llama.cpp, is not installed: pip install "
                 f"'luthier[{EXTRA}]' and then luthier verify {artifact.folder}"
@@ -82,6 +82,14 @@ class GgufTarget:
                 return check_runtime(runtime, probe, bound_of(artifact.kind))
         except LlamaCppError as error:
             return CheckResult(problems=(error.problem,))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        import_module(package)
+    except ImportError:
+        return False
+    return True
 
 
 def _longest(probe: Probe) -> int:

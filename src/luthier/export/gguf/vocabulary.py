@@ -100,6 +100,18 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> Vocabula
     )
 
 
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a text gets a BOS in front, as the tokenizer really does it."""
+    ids = cast(list[int], tokenizer("a")["input_ids"])
+    return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+
+
+def adds_eos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a text gets an EOS behind it, as the tokenizer really does it."""
+    ids = cast(list[int], tokenizer("a")["input_ids"])
+    return tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id
+
+
 def _described(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -17,7 +17,7 @@ from luthier.export.gguf.architectures import (
 from luthier.export.gguf.rope import rope_factors, write_rope
 from luthier.export.gguf.tensor_types import FILE_TYPES, Mix
 from luthier.export.gguf.tensors import PlannedTensor, plan_tensors, prepared
-from luthier.export.gguf.vocabulary import vocabulary_of
+from luthier.export.gguf.vocabulary import adds_bos, adds_eos, vocabulary_of
 from luthier.export.source import Source
 from luthier.export.target import Tell
 
@@ -175,9 +175,8 @@ def write_tokenizer(
             getattr(writer, f"add_{name}_token_id")(number)
     for key, number in zip(_STOP_KEYS, stop_order(tokenizer, stop_token_ids), strict=False):
         getattr(writer, key)(number)
-    ids = cast(list[int], tokenizer("a")["input_ids"])
-    writer.add_add_bos_token(tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id)
-    writer.add_add_eos_token(tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id)
+    writer.add_add_bos_token(adds_bos(tokenizer))
+    writer.add_add_eos_token(adds_eos(tokenizer))
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
