@@ -62,12 +62,9 @@ def pre_tokenizer_of(ids_of_probe_text: Sequence[int], tokenizer_json: Mapping[s
         ModelError: llama.cpp has no name for it, or none that is known here.
     """
     digest = hashlib.sha256(str(list(ids_of_probe_text)).encode()).hexdigest()
-    known: dict[str, str] = json.loads(
-        files("luthier.export.gguf").joinpath("pre_tokenizers.json").read_text(encoding="utf-8")
-    )
     ignores_merges = bool(tokenizer_json["model"].get("ignore_merges"))
     pattern = _pattern(tokenizer_json.get("pre_tokenizer") or {})
-    name = known.get(digest) or _NAMES.get((pattern, ignores_merges))
+    name = name_of_hash(digest) or _NAMES.get((pattern, ignores_merges))
     if name is None:
         raise ModelError(
             f"GGUF has no name for the way that this tokenizer parts a text: {pattern[:120]!r}",
@@ -76,6 +73,13 @@ def pre_tokenizer_of(ids_of_probe_text: Sequence[int], tokenizer_json: Mapping[s
             f"probe text is {digest}.",
         )
     return name
+
+
+def name_of_hash(digest: str) -> str | None:
+    """Return the name of a published tokenizer's way, by the hash of its ids of `PROBE_TEXT`."""
+    table = files("luthier.export.gguf").joinpath("pre_tokenizers.json")
+    known: dict[str, str] = json.loads(table.read_text(encoding="utf-8"))
+    return known.get(digest)
 
 
 def _pattern(described: Mapping[str, Any]) -> str:

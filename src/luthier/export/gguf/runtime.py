@@ -46,7 +46,7 @@ class LlamaCppRuntime:
         self, path: Path, context_length: int = 1024, timeout_s: float = TIMEOUT_S
     ) -> None:
         self._path = path
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="luthier-gguf-")
         self._log = Path(self._folder.name) / "llama.log"
         command = [sys.executable, "-m", "luthier.export.gguf.child"]
@@ -71,6 +71,11 @@ class LlamaCppRuntime:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def process_id(self) -> int:
+        """Of the child."""
+        return self._child.pid
 
     def close(self) -> None:
         """End the child."""
@@ -108,7 +113,7 @@ class LlamaCppRuntime:
 
     def _ask(self, question: str, *arguments: Any) -> Any:
         assert self._child.stdin is not None and self._child.stdout is not None
-        timer = threading.Timer(self._timeout_s, self._child.kill)
+        timer = threading.Timer(self.timeout_s, self._child.kill)
         timer.start()
         try:
             line = json.dumps({"question": question, "arguments": arguments})
@@ -122,7 +127,7 @@ class LlamaCppRuntime:
             in_time = timer.is_alive()
             timer.cancel()
         if not told:
-            ended = "died" if in_time else f"gave no answer within {self._timeout_s:g} seconds"
+            ended = "died" if in_time else f"gave no answer within {self.timeout_s:g} seconds"
             raise self._failure(f"llama.cpp {ended}")
         answer = json.loads(told)
         if "error" in answer:
