@@ -25,7 +25,24 @@ def _adapter() -> Target:
     return AdapterTarget()
 
 
-TARGETS: Mapping[str, Callable[[], Target]] = {"hf": _hf, "adapter": _adapter}
+def _gguf() -> Target:
+    from luthier.export.gguf.target import GgufTarget
+
+    return GgufTarget()
+
+
+def _ollama() -> Target:
+    from luthier.export.ollama import OllamaTarget
+
+    return OllamaTarget()
+
+
+TARGETS: Mapping[str, Callable[[], Target]] = {
+    "hf": _hf,
+    "adapter": _adapter,
+    "gguf": _gguf,
+    "ollama": _ollama,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ class ChatServer:
         params.fit_params = False
         self._server = xllamacpp.Server(params)
 
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return str(self._server.listening_address)
+
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return a conversation as text, up to where an answer begins.
 
@@ -43,7 +48,7 @@ class ChatServer:
             OSError: The server refuses, for example for want of a template.
         """
         request = urllib.request.Request(
-            f"{self._server.listening_address}/apply-template",
+            f"{self.address}/apply-template",
             data=json.dumps({"messages": list(messages)}).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
         )
