@@ -61,7 +61,9 @@ class Family:
         """Return the same as a template of Ollama's."""
         role = "{{ .Role }}"
         if self.assistant != "assistant":
-            role = '{{ if eq .Role "assistant" }}' + self.assistant + "{{ else }}{{ .Role }}{{ end }}"
+            role = (
+                '{{ if eq .Role "assistant" }}' + self.assistant + "{{ else }}{{ .Role }}{{ end }}"
+            )
         turn = self.before.replace("ROLE", role) + "{{ .Content }}" + self.after
         return "{{- range .Messages }}" + turn + "{{ end }}" + self._before("assistant")
 

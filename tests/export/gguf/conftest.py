@@ -82,7 +82,9 @@ def _qwen(described: dict[str, Any]) -> dict[str, Any]:
 def _gemma(llama2: dict[str, Any]) -> dict[str, Any]:
     """A SentencePiece BPE without a space in front, with the tokens of Gemma."""
     described = json.loads(
-        json.dumps(_with_complete_merges(llama2)).replace('"<s>"', '"<bos>"').replace("</s>", "<eos>")
+        json.dumps(_with_complete_merges(llama2))
+        .replace('"<s>"', '"<bos>"')
+        .replace("</s>", "<eos>")
     )
     described["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     described["decoder"]["decoders"].pop()  # the one that strips the space in front
@@ -213,7 +215,8 @@ def make_probe() -> Callable[[Source], Probe]:
                 logits = model(torch.tensor([row])).logits[0, :-1].float()
             told.append(RowLogProbs.of(logits.log_softmax(-1).numpy(), row))
         prompt = chats[0].ids
-        given = model.generate(
+        generate: Any = model.generate  # pyright: ignore[reportAttributeAccessIssue]
+        given = generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             do_sample=False,

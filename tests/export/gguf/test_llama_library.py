@@ -61,7 +61,7 @@ def test_a_call_that_fails_is_an_error(
 
 
 def test_a_row_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match="can't compute the row .llama_decode: 3."):
+    with pytest.raises(RuntimeError, match=r"can't compute the row \(llama_decode: 3\)"):
         model(monkeypatch, "llama_decode").logits([1, 2], 0)
     with pytest.raises(RuntimeError, match="longer than 8 tokens"):
         model(monkeypatch, "").logits([1] * 9, 0)

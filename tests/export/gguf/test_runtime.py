@@ -66,7 +66,7 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
 def test_the_end_of_llama_cpp_is_an_error_and_not_the_end(file: Path) -> None:
     with LlamaCppRuntime(file) as runtime:
         os.kill(runtime.process_id, signal.SIGSEGV)
-        with pytest.raises(LlamaCppError, match="llama.cpp died"):
+        with pytest.raises(LlamaCppError, match=r"llama\.cpp died"):
             runtime.text_ids("a")
 
 

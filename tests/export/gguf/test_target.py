@@ -75,8 +75,9 @@ def test_llama_cpp_computes_what_transformers_does(
         artifact = target.write(source, kind, out, silent)
         result = target.check(artifact, probe)
         assert result.problems == ()
-        assert result.kl is not None and result.kl < 1e-4
-        assert result.ids_equal and result.stops and result.cached_equal
+        assert result.kl is not None
+        assert result.kl < 1e-4
+        assert (result.ids_equal, result.stops, result.cached_equal) == (True, True, True)
 
 
 @pytest.fixture
@@ -151,7 +152,9 @@ def test_a_missing_stop_token_is_caught(make_source: Any, make_probe: Any, tmp_p
     source = make_source("Llama", "chatml")
     stop = 300
     probe = replace(make_probe(source), stop_token_ids=(stop,))
-    assert checked(replace(source, stop_token_ids=(stop,)), probe, tmp_path / "right").problems == ()
+    assert (
+        checked(replace(source, stop_token_ids=(stop,)), probe, tmp_path / "right").problems == ()
+    )
     result = checked(source, probe, tmp_path / "out")
     assert result.problems == (f"it does not stop at [{stop}], which end an answer",)
     assert result.stops is False

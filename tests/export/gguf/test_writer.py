@@ -1,8 +1,9 @@
-"""What stands in a file: numbers as llama.cpp's quantiser makes them, and what it says of itself."""
+"""A file: numbers as llama.cpp's quantiser makes them, and what it says of itself."""
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,7 @@ def test_memory_holds_one_tensor_at_a_time(make_source: Any, tmp_path: Path) -> 
     assert peak > largest / 4
 
 
-def test_tensors_of_another_architecture_are_refused(
-    make_source: Any, tmp_path: Path
-) -> None:
+def test_tensors_of_another_architecture_are_refused(make_source: Any, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     source = make_source("Qwen2", "qwen")
@@ -165,12 +164,22 @@ def test_tensors_of_another_architecture_are_refused(
     tensors = load_file(path)
     tensors["model.layers.0.self_attn.q_norm.weight"] = torch.ones(16)
     save_file(tensors, path)
-    with pytest.raises(ModelError, match="no place for the tensor model.layers.0.self_attn.q_norm"):
+    with pytest.raises(ModelError, match=r"no place for the tensor model\.layers\.0\.self_attn"):
         write_gguf(source, "F32", tmp_path / "model.gguf", silent)
     del tensors["model.layers.0.self_attn.q_norm.weight"], tensors["model.norm.weight"]
     save_file(tensors, path)
     with pytest.raises(ModelError, match=r"lacks 1 tensors, such as output_norm\.weight"):
         write_gguf(source, "F32", tmp_path / "model.gguf", silent)
+
+
+def test_more_ends_than_gguf_has_room_for_are_said(make_source: Any, tmp_path: Path) -> None:
+    source = replace(make_source("Llama", "chatml"), stop_token_ids=(0, 2, 300, 301))
+    reader, notes = written(source, "F32", tmp_path)
+    assert notes == (
+        "GGUF has room for 3 tokens that end an answer: 1 more are left to llama.cpp, which knows "
+        "some by their name",
+    )
+    assert field(reader, "tokenizer.ggml.eom_token_id") == 300
 
 
 def test_the_tokenizer_s_own_end_comes_first(tokenizer_of: Any) -> None:

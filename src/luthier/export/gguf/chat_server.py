@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import secrets
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 class ChatServer:
@@ -21,8 +24,8 @@ class ChatServer:
     """
 
     def __init__(self, path: Path) -> None:
-        import xllamacpp
-
+        # It is compiled and comes without types.
+        xllamacpp: Any = import_module("xllamacpp")
         self._key = secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
@@ -45,7 +48,8 @@ class ChatServer:
         """Return a conversation as text, up to where an answer begins.
 
         Raises:
-            OSError: The server refuses, for example for want of a template.
+            RuntimeError: The template fails in llama.cpp's own renderer.
+            OSError: The server is gone.
         """
         request = urllib.request.Request(
             f"{self.address}/apply-template",
@@ -54,5 +58,9 @@ class ChatServer:
         )
         # A proxy of the environment has no business with the loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
-            return str(json.load(answer)["prompt"])
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return str(json.load(answer)["prompt"])
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")
+            raise RuntimeError(f"llama.cpp can't render the chat template: {told}") from error

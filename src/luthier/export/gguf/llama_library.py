@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,8 @@ class LlamaModel:
 
 
 def _load_library() -> Any:
-    from xllamacpp import xllamacpp
-
-    library = ctypes.CDLL(str(xllamacpp.__file__))
+    compiled = import_module("xllamacpp.xllamacpp")
+    library = ctypes.CDLL(str(compiled.__file__))
     for name, (result, arguments) in _FUNCTIONS.items():
         if not hasattr(library, name):
             raise RuntimeError(f"this xllamacpp does not export {name}")

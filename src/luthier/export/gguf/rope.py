@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 KINDS = ("default", "linear", "yarn", "llama3")
-_YARN_KEYS = frozenset(
-    ("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "beta_fast")
-    + ("beta_slow", "partial_rotary_factor")
-)
+_YARN_KEYS = {
+    *("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"),
+    *("beta_fast", "beta_slow", "partial_rotary_factor"),
+}
 
 Rope = Mapping[str, Any]
 

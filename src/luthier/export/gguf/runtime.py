@@ -112,7 +112,8 @@ class LlamaCppRuntime:
         return np.load(Path(self._folder.name) / name, allow_pickle=False)
 
     def _ask(self, question: str, *arguments: Any) -> Any:
-        assert self._child.stdin is not None and self._child.stdout is not None
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
         timer = threading.Timer(self.timeout_s, self._child.kill)
         timer.start()
         try:

@@ -1,12 +1,10 @@
-"""`gguf:TYPE`: one file for llama.cpp and what is built on it, run in llama.cpp before it is handed
-over.
-"""
+"""`gguf:TYPE`: one file for llama.cpp and what is built on it, run before it is handed over."""
 
 from __future__ import annotations
 
-from importlib import import_module
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from luthier.core.errors import MissingExtraError

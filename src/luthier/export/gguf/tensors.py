@@ -65,9 +65,7 @@ def plan_tensors(
     return tuple(planned)
 
 
-def _see_whole(
-    planned: list[PlannedTensor], source: Source, config: Mapping[str, Any]
-) -> None:
+def _see_whole(planned: list[PlannedTensor], source: Source, config: Mapping[str, Any]) -> None:
     found = {tensor.name for tensor in planned}
     wanted = {"token_embd.weight", "output_norm.weight"}
     if not config.get("tie_word_embeddings"):

@@ -91,9 +91,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, num_rows: int) -> Vocabula
         kinds = [UNKNOWN if text == unknown else k for text, k in zip(tokens, kinds, strict=True)]
         scores = _scores(tokens, kinds, merges)
         adds_space = _adds_space(tokenizer)
-        return Vocabulary(
-            "llama", "default", tuple(tokens), tuple(kinds), (), scores, adds_space
-        )
+        return Vocabulary("llama", "default", tuple(tokens), tuple(kinds), (), scores, adds_space)
     pre = pre_tokenizer_of(cast(list[int], tokenizer(PROBE_TEXT)["input_ids"]), described)
     return Vocabulary(
         "gpt2", pre, tuple(tokens), tuple(kinds), tuple(f"{a} {b}" for a, b in merges)
@@ -152,6 +150,6 @@ def _adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     That is where the texts of a chat stand. A tokenizer that adds a space only at the very start
     can't be told to llama.cpp, which knows no third way.
     """
-    special = tokenizer.bos_token or tokenizer.eos_token or ""
+    special = str(tokenizer.bos_token or tokenizer.eos_token or "")
     first = tokenizer.tokenize(special + "a", add_special_tokens=False)[1 if special else 0]
     return str(first).startswith("▁")

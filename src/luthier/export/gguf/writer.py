@@ -75,7 +75,7 @@ def write_gguf(source: Source, kind: str, path: Path, tell: Tell) -> tuple[str, 
         _write_tensors(writer, source, planned, types, (architecture, config, tell))
     finally:
         writer.close()
-    return _notes(kind, types)
+    return (*_notes(kind, types), *_stop_notes(source.stop_token_ids))
 
 
 def _mix(kind: str, architecture: Architecture, config: Mapping[str, Any]) -> Mix:
@@ -192,6 +192,16 @@ def stop_order(
     if not stop_token_ids:
         return () if own is None else (cast(int, own),)
     return tuple(sorted(stop_token_ids, key=lambda number: number != own))
+
+
+def _stop_notes(stop_token_ids: tuple[int, ...]) -> tuple[str, ...]:
+    rest = len(stop_token_ids) - len(_STOP_KEYS)
+    if rest <= 0:
+        return ()
+    return (
+        f"GGUF has room for {len(_STOP_KEYS)} tokens that end an answer: {rest} more are left to "
+        "llama.cpp, which knows some by their name",
+    )
 
 
 def _notes(kind: str, types: Mapping[str, str]) -> tuple[str, ...]:
