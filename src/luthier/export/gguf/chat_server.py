@@ -21,6 +21,9 @@ class ChatServer:
 
     Args:
         path: The GGUF file.
+
+    Raises:
+        RuntimeError: It does not start, for example because it can't read the chat template.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +40,11 @@ class ChatServer:
         params.n_parallel = 1
         params.warmup = False
         params.fit_params = False
-        self._server = xllamacpp.Server(params)
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            # It tries the template on a chat of its own before it listens.
+            raise RuntimeError(f"llama.cpp's server does not start: {error}") from error
 
     @property
     def address(self) -> str:
