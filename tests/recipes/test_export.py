@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 
@@ -76,6 +77,21 @@ def test_a_checkpoint_and_an_adapter_s_folder_are_exported(run, export_as, tmp_p
 def test_an_adapter_alone_merges_nothing(run, export_as, monkeypatch):
     monkeypatch.delattr("luthier.recipes.export_source.merge_adapter")
     assert export_as(run, "adapter")[0].result.problems == ()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="bitsandbytes is not installed: pip install 'luthier[bnb]'",
+)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_base_that_was_quantised_is_expanded(small_run, export_as, bits):
+    run = small_run.train(max_steps=2, quantization_bit=bits).folder
+    for one in export_as(run, "hf", "adapter"):
+        assert one.result.problems == ()
+        assert one.result.kl < 1e-6
+    assert json.loads((run / "exports/out-adapter/base.json").read_text())["quantization"] == {
+        "quantization_bit": bits
+    }
 
 
 def test_what_fails_is_kept_under_another_name(run, export_as, monkeypatch, recorder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,10 @@ from luthier.core.errors import ModelError
 from luthier.recipes.answering import find_model
 from luthier.recipes.export_source import make_source, num_parameters, open_exported
 
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="bitsandbytes is not installed: pip install 'luthier[bnb]'",
+)
 IDS = torch.arange(40).reshape(2, 20) + 5
 
 
@@ -38,7 +43,7 @@ def opened(source):
     return AutoModelForCausalLM.from_pretrained(source.folder, dtype=torch.float32)
 
 
-def num_rows(model):
+def num_rows(model: Any) -> int:
     return model.get_input_embeddings().weight.shape[0]
 
 
@@ -49,14 +54,10 @@ def num_rows(model):
         {"use_dora": True},
         {"use_rslora": True, "lora_init": "pissa"},
         {"additional_target": "lm_head"},
-        pytest.param(
-            {"quantization_bit": 4},
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes"
-            ),
-        ),
+        pytest.param({"quantization_bit": 4}, marks=needs_bitsandbytes),
+        pytest.param({"quantization_bit": 8}, marks=needs_bitsandbytes),
     ],
-    ids=["lora", "dora", "pissa", "head", "nf4"],
+    ids=["lora", "dora", "pissa", "head", "nf4", "int8"],
 )
 def test_the_merged_folder_says_what_was_trained(small_run, tmp_path, settings):
     run = small_run.train(max_steps=2, learning_rate=0.03, **settings).folder

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 BASE_JSON = "base.json"
+ROUNDS_INPUTS = 8
+"""Bits of a base whose products round their inputs, too (LLM.int8). No other program does that, so
+what was trained is taken to be the weights, and they are expanded before anything is compared."""
 
 
 class AdapterTarget:
@@ -86,17 +89,20 @@ class AdapterTarget:
 
         folder = artifact.folder
         config = read_json(folder / ADAPTER_CONFIG)
-        quantization = read_json(folder / BASE_JSON)["quantization"] or {}
+        known = read_json(folder / BASE_JSON)["quantization"] or {}
+        quantization = QuantizationSettings.model_validate(known)
         settings = ModelSettings(
             model_name_or_path=config["base_model_name_or_path"],
             model_revision=config.get("revision") or "main",
         )
         base: Any = load_model(
             settings,
-            QuantizationSettings.model_validate(quantization),
+            quantization,
             device=choose_device(),
             dtype=torch.float32,
         ).model
+        if quantization.bits == ROUNDS_INPUTS and base.is_quantized:
+            base = base.dequantize(torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         num_rows = base.get_input_embeddings().weight.shape[0]
         add_token_rows(base, range(num_rows, len(tokenizer)))

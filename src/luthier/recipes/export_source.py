@@ -20,6 +20,7 @@ import torch
 from luthier.core.errors import ModelError
 from luthier.dataset.templates import resolve_template
 from luthier.engine.precision import choose_device
+from luthier.export.adapter import ROUNDS_INPUTS
 from luthier.export.source import Source, read_json
 from luthier.models.adapters import apply_tuning
 from luthier.models.load import load_model, local_folder, read_config
@@ -61,6 +62,8 @@ class ExportedModel:
     def load_base(self) -> Any:
         """Load the base in float32, or quantised as in training, with a row for each token.
 
+        One in 8 bits is expanded: `ROUNDS_INPUTS`.
+
         Raises:
             ModelError: It can't be loaded.
             MissingExtraError: It was quantised and bitsandbytes is not installed.
@@ -68,6 +71,8 @@ class ExportedModel:
         model: Any = load_model(
             self.settings, self.quantization, device=choose_device(), dtype=torch.float32
         ).model
+        if self.quantization.bits == ROUNDS_INPUTS and model.is_quantized:
+            model = model.dequantize(torch.float32)
         num_rows = model.get_input_embeddings().weight.shape[0]
         add_token_rows(model, range(num_rows, len(self.tokenizer)))
         return model
