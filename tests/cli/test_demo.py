@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from luthier.cli import demo
-from luthier.cli.train import STOPPED
+from luthier.cli.terminal import STOPPED
 from luthier.contracts.training import Progress
 from luthier.recipes.demo import DemoResult, Question
 from luthier.recipes.train import TrainResult

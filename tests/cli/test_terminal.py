@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from luthier.cli import terminal
+from luthier.cli.terminal import on_one_line
 from luthier.core.errors import DataError
 
 
@@ -27,3 +28,8 @@ def test_an_error_shows_no_secret(capture, monkeypatch):
     words = ("http://a:b@c", "s3cr3t-value")
     terminal.print_error(DataError(words[0], where=words[1], mend=f"Try {words[1]}."))
     assert shown.getvalue() == "error: ***: http://***@c\n  Try ***.\n"
+
+
+def test_a_long_text_is_cut_on_one_line():
+    assert on_one_line("a\n b\tc", 5) == "a b c"
+    assert on_one_line("abcdef", 5) == "abcde..."

@@ -14,11 +14,13 @@ from luthier.core.files import (
     STAGING_PREFIX,
     STALE_S,
     append_jsonl,
+    read_jsonl,
     remove_stale_staging,
     staged_files,
     staged_folder,
     sync_folder,
     write_json,
+    write_jsonl,
     write_text,
 )
 
@@ -79,6 +81,16 @@ def test_append_jsonl_adds_whole_lines(tmp_path: Path) -> None:
     append_jsonl(path, {"a": "é\n"})
     append_jsonl(path, {"a": 2})
     assert path.read_bytes() == '{"a": "é\\n"}\n{"a": 2}\n'.encode()
+
+
+def test_jsonl_comes_back_but_for_a_torn_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert read_jsonl(path) == []
+    records = [{"text": "a\nb"}, {"text": "é"}]
+    write_jsonl(path, records)
+    with path.open("ab") as stream:
+        stream.write('{"text": "é'.encode()[:-1])
+    assert read_jsonl(path) == records
 
 
 def test_staged_folder_appears_when_it_is_done(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_broken_off_run_leaves_what_it_had(tmp_path, answering, prompts_file):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("broken", ["append_jsonl", "write_text"])
+@pytest.mark.parametrize("broken", ["append_jsonl", "write_jsonl"])
 def test_a_full_disk_is_said(tmp_path, answering, prompts_file, monkeypatch, broken):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

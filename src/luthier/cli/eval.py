@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.cli.display import TrainScreen
-from luthier.cli.terminal import Stopped, console, error_console
+from luthier.cli.terminal import Stopped, console, error_console, on_one_line
 
 if TYPE_CHECKING:
     from luthier.evaluation.intervals import Estimate
@@ -131,9 +131,7 @@ def _print_changed(row: Changed) -> None:
     texts += [("base", row.base_answer), ("tuned", row.tuned_answer)]
     for name, text in texts:
         if text:
-            console.print(Text.assemble((f"{name:10}", "dim"), _short(text)), soft_wrap=True)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}..."
+            console.print(
+                Text.assemble((f"{name:10}", "dim"), on_one_line(text, _SHOWN_CHARS)),
+                soft_wrap=True,
+            )

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.cli.display import TrainScreen
-from luthier.cli.terminal import console
+from luthier.cli.terminal import console, on_one_line
 
 if TYPE_CHECKING:
     from luthier.recipes.export import Exported, ExportRequest
@@ -98,9 +98,6 @@ def _print_samples(one: Exported) -> None:
     console.print(Text(f"{one.folder.name} answers otherwise:", "cyan"))
     texts = (("prompt", sample.prompt), ("trained", sample.trained), ("artifact", sample.artifact))
     for name, text in texts:
-        console.print(Text.assemble((f"  {name:10}", "dim"), _short(text)), soft_wrap=True)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}..."
+        console.print(
+            Text.assemble((f"  {name:10}", "dim"), on_one_line(text, _SHOWN_CHARS)), soft_wrap=True
+        )

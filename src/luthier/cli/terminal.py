@@ -40,3 +40,9 @@ def print_error(error: LuthierError) -> None:
     if error.mend:
         text.append(f"\n  {redact(error.mend)}", style="green")
     error_console.print(text)
+
+
+def on_one_line(text: str, most_chars: int) -> str:
+    """Return a text without its line ends, and dots where it is longer than that."""
+    line = " ".join(text.split())
+    return line if len(line) <= most_chars else f"{line[:most_chars]}..."

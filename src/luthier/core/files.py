@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,23 @@ def append_jsonl(path: Path, record: Any) -> None:
     line = json.dumps(record, ensure_ascii=False) + "\n"
     with path.open("a", encoding="utf-8", newline="\n") as stream:
         stream.write(line)
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> None:
+    """Write a JSON-lines file, whole or not at all."""
+    write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Return the records of a JSON-lines file; none where there is no file.
+
+    A last line that a killed process left torn is not read, not even where it ends in the middle of
+    a character.
+    """
+    if not path.exists():
+        return []
+    *whole, _torn = path.read_bytes().split(b"\n")
+    return [json.loads(line.decode("utf-8", errors="replace")) for line in whole]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.contracts.training import Progress, SampleRecord, StepRecord
 from luthier.core.errors import RunError
-from luthier.core.files import append_jsonl, write_text
+from luthier.core.files import append_jsonl, write_jsonl
 
 
 class MetricsFile:
@@ -28,8 +28,7 @@ class MetricsFile:
             kept = [line for line in _whole_lines(self._path) if line["step"] <= progress.step]
             if progress.step == 0 and progress.best_eval_loss is None:
                 kept = []
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
-            write_text(self._path, text)
+            write_jsonl(self._path, kept)
 
     def on_step(self, record: StepRecord) -> None:
         """Steps between two lines of the log are not written."""

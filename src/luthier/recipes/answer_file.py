@@ -6,7 +6,6 @@ written is not lost. A row that holds no prompt ends the run before a model is l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NoReturn
 
 from luthier.contracts.conversation import Message, Origin, Rejection
 from luthier.core.errors import DataError, RunError
-from luthier.core.files import append_jsonl, write_text
+from luthier.core.files import append_jsonl, write_jsonl
 from luthier.corpus.bad_rows import MENDS, RowError
 from luthier.corpus.paths import expand
 from luthier.corpus.readers.dispatch import read_rows
@@ -141,9 +140,8 @@ def write_answers(
         keep,
     )
     pairs = zip(prompts, answers, strict=True)
-    lines = [json.dumps(p.record(answer), ensure_ascii=False) + "\n" for p, answer in pairs]
     try:
-        write_text(out, "".join(lines))
+        write_jsonl(out, (prompt.record(answer) for prompt, answer in pairs))
         partial.unlink()
     except OSError as error:
         raise _unwritable(out, error) from error

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from luthier.contracts.notice import Notice
-from luthier.core.files import append_jsonl, write_text
+from luthier.core.files import append_jsonl, read_jsonl, write_jsonl
 from luthier.engine.guards import Event
 from luthier.recipes.run_record import EVENTS as EVENTS
-
-_NEWLINE = "\n"
 
 
 class EventFile:
@@ -65,13 +62,9 @@ class EventFile:
             for event in read_events(self._path)
             if event["step"] <= step or event["step"] in pass_over or event["kind"] == "rollback"
         ]
-        lines = (json.dumps(event, ensure_ascii=False) + _NEWLINE for event in kept)
-        write_text(self._path, "".join(lines))
+        write_jsonl(self._path, kept)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
     """Return the events of a run; a last line that a killed run left torn is not read."""
-    if not path.exists():
-        return []
-    *whole, _torn = path.read_text(encoding="utf-8").split(_NEWLINE)
-    return [json.loads(line) for line in whole]
+    return read_jsonl(path)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from luthier.core.files import append_jsonl
+from luthier.core.files import append_jsonl, read_jsonl
 from luthier.rollouts.draw import Sample
 
 ROLLOUTS = "rollouts.jsonl"
@@ -23,10 +22,7 @@ class RolloutFile:
     def __init__(self, path: Path) -> None:
         """Look for what was written before; a last line that a killed run left torn counts not."""
         self._path = path
-        self._seeds: set[int] = set()
-        if path.exists():
-            *whole, _torn = path.read_text(encoding="utf-8").split("\n")
-            self._seeds = {json.loads(line)["seed"] for line in whole}
+        self._seeds: set[int] = {line["seed"] for line in read_jsonl(path)}
 
     def __call__(self, seed: int, samples: Sequence[Sample]) -> None:
         """Write some of the answers of one draw."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from luthier.contracts.training import (
     StepRecord,
 )
 from luthier.core.errors import DataError
-from luthier.core.files import append_jsonl, write_text
+from luthier.core.files import append_jsonl, read_jsonl, write_jsonl
 from luthier.dataset.documents import begin_token_id
 from luthier.dataset.rendering import Renderer
 from luthier.dataset.tokens import Encoder
@@ -24,8 +23,6 @@ from luthier.evaluation.generation import room_for_answer
 from luthier.evaluation.sampler import FixedPrompts
 from luthier.recipes.job import Job
 from luthier.recipes.run_record import SAMPLES as SAMPLES
-
-_NEWLINE = "\n"
 
 
 class SamplesFile:
@@ -41,8 +38,7 @@ class SamplesFile:
         kept = [line for line in read_samples(self._path) if line["step"] <= progress.step]
         if progress.samples_are_due:
             kept = [line for line in kept if line["step"] < progress.step]
-        lines = (json.dumps(line, ensure_ascii=False) + _NEWLINE for line in kept)
-        write_text(self._path, "".join(lines))
+        write_jsonl(self._path, kept)
 
     def on_step(self, record: StepRecord) -> None:
         """See `Observer`."""
@@ -68,10 +64,7 @@ class SamplesFile:
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
     """Return what was said, in order; a last line that a killed run left torn is not read."""
-    if not path.exists():
-        return []
-    *whole, _torn = path.read_text(encoding="utf-8", errors="replace").split(_NEWLINE)
-    return [json.loads(line) for line in whole]
+    return read_jsonl(path)
 
 
 def build_sampler(job: Job, is_stopped: Callable[[], bool]) -> Sampler | None:
