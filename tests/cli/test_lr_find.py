@@ -15,8 +15,9 @@ import pytest
 
 from luthier.cli import lr_find
 from luthier.cli.lr_find import curve_lines, print_found, read_range
-from luthier.cli.terminal import INTERRUPTED, Stopped
+from luthier.cli.terminal import Stopped
 from luthier.core.errors import SettingsError
+from luthier.core.exit_codes import INTERRUPTED
 from luthier.engine.lr_suggestion import RangeCurve, Suggestion, smooth, suggest
 from luthier.recipes import lr_find as recipe
 from luthier.recipes.lr_find import FoundRate

@@ -20,10 +20,10 @@ from typing import Any
 
 from luthier.checkpoints.listing import FOLDER, checkpoint_name
 from luthier.checkpoints.manifest import seal
+from luthier.core.exit_codes import STOPPED
 from luthier.core.files import append_jsonl, write_json, write_text
 from luthier.core.lock import locked_folder
 
-STOPPED = 75
 MOST_S = 30.0
 
 

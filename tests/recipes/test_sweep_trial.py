@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from luthier.core.errors import SettingsError
+from luthier.core.exit_codes import STOPPED
 from luthier.core.lock import locked_folder
 from luthier.recipes.run_folder import write_settings
 from luthier.recipes.run_record import RunRecord
-from luthier.recipes.sweep_trial import STOPPED, TrialEnd, log_file, read_cause, run_trial
+from luthier.recipes.sweep_trial import TrialEnd, log_file, read_cause, run_trial
 
 FOLDER = "trial-0000"
 

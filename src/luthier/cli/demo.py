@@ -28,7 +28,7 @@ def run(*, output_dir: str, model: str | None) -> None:
         LuthierError: The model can't be had, or training can't run.
     """
     from luthier.cli.summary import print_summary
-    from luthier.cli.terminal import STOPPED
+    from luthier.core.exit_codes import STOPPED
     from luthier.engine.interrupt import StopSignals
     from luthier.engine.metrics_file import read_metrics
     from luthier.recipes.demo import DemoResult, run_demo

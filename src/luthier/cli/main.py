@@ -482,7 +482,8 @@ def main() -> None:
         print_error(RunError("the disk is full", where=error.filename, mend=mend))
         sys.exit(RunError.exit_code)
     except SystemExit as end:
-        from luthier.cli.terminal import INTERRUPTED, Stopped
+        from luthier.cli.terminal import Stopped
+        from luthier.core.exit_codes import INTERRUPTED
 
         # typer turns Ctrl-C into this exit and says nothing.
         if end.code == INTERRUPTED and not isinstance(end, Stopped):

@@ -54,7 +54,7 @@ def run(
     """
     from luthier.cli.display import TrainScreen
     from luthier.cli.summary import print_summary
-    from luthier.cli.terminal import STOPPED
+    from luthier.core.exit_codes import STOPPED
     from luthier.engine.interrupt import StopSignals
     from luthier.recipes import reproduce
     from luthier.recipes.quiet import quiet_libraries

@@ -16,7 +16,8 @@ from rich.status import Status
 from rich.text import Text
 
 from luthier.cli.run_picture import progress_words
-from luthier.cli.terminal import STOPPED, console
+from luthier.cli.terminal import console
+from luthier.core.exit_codes import STOPPED
 from luthier.core.units import format_seconds
 from luthier.engine.interrupt import StopSignals
 from luthier.recipes.config_flags import drop_flags, read_flags

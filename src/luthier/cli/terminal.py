@@ -9,16 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from luthier.core.errors import LuthierError
+from luthier.core.exit_codes import INTERRUPTED
 from luthier.core.secrets import redact
 
 # A pipe or a file has no width: lines are kept whole there instead of being folded at 80.
 _PIPE_WIDTH = 160
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended at once (128 + SIGINT, as shells have it)."""
-STOPPED = 75
-"""Exit code for work that a signal stopped and that can go on (EX_TEMPFAIL of sysexits.h)."""
 
 console = Console(highlight=False, width=_width)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from luthier.cli.terminal import STOPPED, console
+from luthier.cli.terminal import console
+from luthier.core.exit_codes import STOPPED
 from luthier.recipes.config_flags import read_flags
 from luthier.recipes.config_resolve import resolve_command
 

@@ -15,8 +15,9 @@ from rich.live import Live
 from rich.text import Text
 
 from luthier.cli.run_picture import STYLES, draw_run, new_lines
-from luthier.cli.terminal import STOPPED, Stopped, console
+from luthier.cli.terminal import Stopped, console
 from luthier.core.errors import RunError
+from luthier.core.exit_codes import STOPPED
 from luthier.core.lock import is_locked, lock_holder
 from luthier.core.units import format_seconds
 from luthier.recipes.run_record import METRICS, RUN_YAML, SWEEP_JSON, RunReader, RunRecord

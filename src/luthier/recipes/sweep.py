@@ -17,6 +17,7 @@ from typing import Protocol
 
 from luthier.core.clock import now
 from luthier.core.errors import RunError, SettingsError, did_you_mean
+from luthier.core.exit_codes import STOPPED
 from luthier.core.files import write_text
 from luthier.core.lock import LOCK, locked_folder
 from luthier.recipes.run_folder import (
@@ -34,7 +35,7 @@ from luthier.recipes.sweep_record import (
     read_record,
     write_record,
 )
-from luthier.recipes.sweep_trial import STOPPED, TRAIN, Stop, TrialEnd, log_file, run_trial
+from luthier.recipes.sweep_trial import TRAIN, Stop, TrialEnd, log_file, run_trial
 from luthier.report.sweep_page import sweep_page
 
 PAGE = "sweep.html"

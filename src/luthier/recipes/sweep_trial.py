@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.checkpoints.listing import list_checkpoints
+from luthier.core.exit_codes import STOPPED
 from luthier.core.lock import is_locked
 from luthier.recipes.run_record import RUN_YAML, RunReader, RunRecord
 
 TRAIN: tuple[str, ...] = (sys.executable, "-m", "luthier", "train")
 """The command that trains; a settings file and flags follow it."""
-
-STOPPED = 75
-"""Its exit code where it was stopped and can go on (`cli/train.py`)."""
 
 _STDERR_TAIL_BYTES = 8192
 
