@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from luthier.contracts.rows import IGNORE_INDEX
@@ -293,6 +294,14 @@ def test_the_settings_file_that_is_shipped():
 def test_an_unknown_stage(pt_run: Any):
     with pytest.raises(SettingsError, match=r"stage is 'ptt', and can be sft or pt"):
         pt_run.config(stage="ptt")
+
+
+def test_a_margin_that_a_stage_does_not_read_is_told():
+    rows = Dataset.from_dict({"input_ids": [[1]], "margin": [0.5]})
+    (notice,) = STAGES["dpo"].ignored_columns(rows)
+    assert str(notice) == "margin: this stage does not read it; reward models (stage: rm) do"
+    assert STAGES["dpo"].ignored_columns(rows.remove_columns("margin")) == ()
+    assert STAGES["rm"].ignored_columns(rows) == ()
 
 
 def test_what_a_model_is_given_of_a_batch():

@@ -101,6 +101,7 @@ def build_job(config: RunConfig, folder: Path, checkpoint: Path | None, screen: 
         )
     notices = (*data.notices, *changes, precision_notice, packing_notice, sharding_notice)
     notices += (*loaded.notices, cache_notice)
+    notices += stage_of(config).ignored_columns(data.prepared.train)
     rows = row_lengths(data.prepared.train)
     settings, lengths = stage_of(config).as_computed(config, rows)
     notices += settle_execution(settings, model, head, lengths, device=device, precision=precision)

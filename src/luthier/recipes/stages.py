@@ -123,6 +123,8 @@ class Stage:
         not_estimated: What of a step the estimate of the time leaves out, in words.
         measure: Builds the evaluator (job, validation rows, whether to give up), where the loss on
             the rows is not what a model is measured by.
+        ignores: Columns of prepared rows that other stages of the same rows read, and this does
+            not: where there are any, the user is told.
     """
 
     settle_tokenizer: Callable[[Any, str], tuple[Any, Sequence[Notice]]]
@@ -142,6 +144,14 @@ class Stage:
     )
     not_estimated: str | None = None
     measure: Callable[[Job, Any, Callable[[], bool]], Evaluator] | None = None
+    ignores: tuple[str, ...] = ()
+
+    def ignored_columns(self, rows: Any) -> tuple[Notice, ...]:
+        """Return a notice for each column of some rows (a Dataset) that says nothing here."""
+        reason = "this stage does not read it; reward models (stage: rm) do"
+        return tuple(
+            Notice(name, "", "", reason) for name in self.ignores if name in rows.column_names
+        )
 
 
 def stage_of(config: RunConfig) -> Stage:
@@ -191,6 +201,7 @@ _PREFERENCE = Stage(
     layout=SHARED_PROMPTS,
     needs_reference=lambda config: config.preference.needs_reference,
     sections=("preference",),
+    ignores=("margin",),
 )
 
 STAGES: Mapping[str, Stage] = {
