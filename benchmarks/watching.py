@@ -13,9 +13,13 @@ own: off, on, histograms in round 1, backwards in round 2. All train LoRA on the
 same order with the same seed.
 
 Measured: the seconds from the end of the last warm-up step to the end of the loop, by a callback
-that all of them have. The overhead is (watched - off) / off, of the means over the rounds. How much
-of it are the evaluations and the samples is what the run itself says of them (`eval_seconds`,
-`seconds` of the kind sample); the rest is what trackers and histograms cost the steps.
+that all of them have, parted into the steps (`seconds_per_step` of the run's own records) and what
+lay between them. The overhead is what lies between the steps of a watched run, less that of the
+run that watches nothing, over the time of the steps; evaluations and samples are what the run says
+of them (`eval_seconds`, `seconds` of the kind sample), the rest is trackers, records and the
+report. Two equal runs of minutes differ by more than all this costs on a shared machine, so the
+difference of whole runs would tell the machine's mood; what threads of trackers take from the steps
+themselves would show in `steps`, whose differences are that mood as well.
 """
 
 from __future__ import annotations
@@ -68,13 +72,20 @@ class Times:
 
     Attributes:
         total: To the end of the loop.
+        steps: Of them, inside of steps.
         evaluations: Of them, for evaluations.
         samples: Of them, for answers to prompts.
     """
 
     total: float
+    steps: float
     evaluations: float
     samples: float
+
+    @property
+    def between(self) -> float:
+        """Seconds between the steps."""
+        return self.total - self.steps
 
 
 def main() -> None:
@@ -242,6 +253,7 @@ def read_times(folder: Path, warmup: int) -> Times:
     counted = [record for record in records if record["step"] > warmup]
     return Times(
         total=ends_s[-1] - ends_s[warmup - 1],
+        steps=sum(r["seconds_per_step"] for r in counted if r["kind"] == "train"),
         evaluations=sum(r["eval_seconds"] for r in counted if r["kind"] == "eval"),
         samples=sum(r["seconds"] for r in counted if r["kind"] == "sample"),
     )
@@ -258,17 +270,17 @@ def table(times: Mapping[str, Sequence[Times]], num_steps: int) -> str:
         "| watching | seconds a step | overhead | of it validation | samples | the rest |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    plain = mean(found.total for found in times["off"])
+    plain = mean(found.between for found in times["off"])
     for kind, found in times.items():
-        total = mean(one.total for one in found)
+        steps = mean(one.steps for one in found)
+        overhead = mean(one.between for one in found) - plain
         evaluations = mean(one.evaluations for one in found)
         samples = mean(one.samples for one in found)
-        rest = total - plain - evaluations - samples
-        shares = [total - plain, evaluations, samples, rest]
-        cells = [f"{100 * share / plain:+.2f} %" for share in shares]
+        shares = [overhead, evaluations, samples, overhead - evaluations - samples]
+        cells = [f"{100 * share / steps:+.2f} %" for share in shares]
         if kind == "off":
             cells = ["-"] * 4
-        lines.append(f"| {kind} | {total / num_steps:.3f} | {' | '.join(cells)} |")
+        lines.append(f"| {kind} | {steps / num_steps:.3f} | {' | '.join(cells)} |")
     spread = [f"{kind} {', '.join(f'{one.total:.1f}' for one in f)}" for kind, f in times.items()]
     return "\n".join([*lines, "", f"Seconds of each run: {'; '.join(spread)}"])
 

@@ -18,13 +18,13 @@ SCRIPT = Path(watching.__file__)
 
 def test_the_table_parts_what_watching_costs():
     times = {
-        "off": [Times(90.0, 0.0, 0.0), Times(110.0, 0.0, 0.0)],
-        "on": [Times(103.0, 1.0, 0.5), Times(103.0, 1.0, 0.5)],
+        "off": [Times(90.0, 89.0, 0.0, 0.0), Times(110.0, 109.0, 0.0, 0.0)],
+        "on": [Times(104.0, 100.0, 1.0, 0.5), Times(103.0, 99.0, 1.0, 0.5)],
     }
     lines = table(times, 50).splitlines()
-    assert lines[2] == "| off | 2.000 | - | - | - | - |"
-    assert lines[3] == "| on | 2.060 | +3.00 % | +1.00 % | +0.50 % | +1.50 % |"
-    assert lines[-1] == "Seconds of each run: off 90.0, 110.0; on 103.0, 103.0"
+    assert lines[2] == "| off | 1.980 | - | - | - | - |"
+    assert lines[3] == "| on | 1.990 | +3.02 % | +1.01 % | +0.50 % | +1.51 % |"
+    assert lines[-1] == "Seconds of each run: off 90.0, 110.0; on 104.0, 103.0"
 
 
 def test_the_warm_up_is_not_counted(tmp_path: Path):
@@ -38,7 +38,9 @@ def test_the_warm_up_is_not_counted(tmp_path: Path):
     ]
     text = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
-    assert read_times(tmp_path, warmup=2) == Times(total=5.0, evaluations=1.0, samples=0.5)
+    assert read_times(tmp_path, warmup=2) == Times(
+        total=5.0, steps=2.0, evaluations=1.0, samples=0.5
+    )
 
 
 def test_a_run_whose_tracker_was_lost_is_no_measurement(tmp_path: Path):
