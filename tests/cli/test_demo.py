@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from luthier.cli import demo
-from luthier.cli.terminal import STOPPED
 from luthier.contracts.training import Progress
+from luthier.core.exit_codes import STOPPED
 from luthier.recipes.demo import DemoResult, Question
 from luthier.recipes.train import TrainResult
 
